@@ -1,0 +1,184 @@
+"""The extension module: the simulated machine and the resident part of the monitor, in Rust.
+
+Everything here converts and forwards; nothing here decides. The boundary carries arrays and events:
+`Engine.run` goes on without the GIL until there is something to decide and returns it as a list.
+All numbers are plain ints; addresses are bytes, page numbers count 4 KiB pages, times are cycles.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+__version__: str
+#: "debug" or "release": how the loaded module was built.
+build_profile: str
+
+#: Names of the monitor's actions that cost cycles, with their default costs.
+default_costs: dict[str, int]
+#: NumPy dtype descriptions of the rows of the pmap and the memmap.
+pmap_dtype: dict[str, Any]
+memmap_dtype: dict[str, Any]
+
+@final
+class PageFault:
+    """A vCPU needs a page that its VM does not have, or may not write."""
+
+    vm: int
+    vcpu: int
+    cpu: int
+    #: Node of the CPU that faulted.
+    node: int
+    #: Physical page number.
+    ppn: int
+    #: Whether the access was a store.
+    store: bool
+    #: Whether the page is present but read-only (copy-on-write), instead of absent.
+    protected: bool
+    cycle: int
+
+@final
+class DeviceAccess:
+    """A vCPU read or wrote a device register; it waits until `Engine.complete_access`."""
+
+    vm: int
+    vcpu: int
+    paddr: int
+    #: 1, 2, 4 or 8.
+    size: int
+    store: bool
+    #: What is stored (0 for a load).
+    value: int
+    cycle: int
+
+@final
+class PostedWrites:
+    """Stores to posted registers of one VM during the round, in order."""
+
+    vm: int
+    #: (cycle, paddr, size, value) of each store.
+    writes: list[tuple[int, int, int, int]]
+
+@final
+class VcpuStopped:
+    """A vCPU cannot go on; nothing of the VM runs any more."""
+
+    vm: int
+    vcpu: int
+    #: "halted" (waits with all interrupts off: an orderly power-off of this platform),
+    #: "no handler" (guest exception inside its own vector, for ever), "bad access" (an address outside of its
+    #: physical memory), "unsupported" (an instruction that cannot be emulated).
+    cause: str
+    #: The cause with its values, for people.
+    detail: str
+    pc: int
+    cycle: int
+
+@final
+class Followed:
+    """A miss that `Engine.follow` waited for, complete.
+
+    Each step is a dict with at least `kind`, `cycle`, `cycles` and the values of that step.
+    """
+
+    vm: int
+    vcpu: int
+    steps: list[dict[str, Any]]
+
+Event = PageFault | DeviceAccess | PostedWrites | VcpuStopped | Followed
+
+@final
+class Engine:
+    """The machine with Disco's resident part on it."""
+
+    def __init__(
+        self,
+        *,
+        node_of_cpu: Sequence[int],
+        nodes: int,
+        memory_bytes_per_node: int,
+        clock_hz: int,
+        quantum_cycles: int,
+        tlb_entries: int,
+        l2tlb_entries: int,
+        host_threads: int,
+        seed: int,
+        costs: Mapping[str, int],
+    ) -> None:
+        """Raises ValueError naming what was asked and what is possible."""
+
+    @property
+    def now(self) -> int:
+        """Simulated time of the round boundary, in cycles."""
+
+    # -- virtual machines -------------------------------------------------------------------
+    def create_vm(self, *, memory_bytes: int, ram: Sequence[tuple[int, int]], vcpus: int) -> int:
+        """Makes a VM and returns its number. `ram` lists (paddr, bytes); pages there start absent.
+
+        Physical pages outside of `ram` and of device windows do not exist for the guest.
+        """
+    def destroy_vm(self, vm: int) -> None:
+        """Frees every machine page of the VM and forgets it."""
+    def set_vcpu(self, vm: int, vcpu: int, *, pc: int, gpr: Mapping[int, int]) -> None:
+        """Resets the vCPU and makes it ready to run at `pc` with these registers."""
+    def assign(self, vm: int, vcpu: int, cpu: int) -> None:
+        """Puts the vCPU on the run queue of a CPU. Several on one CPU take turns."""
+    def vcpu_registers(self, vm: int, vcpu: int) -> dict[str, int]:
+        """pc, hi, lo, gpr 0-31 as "r0".."r31", and the virtual CP0 by manual name."""
+
+    # -- devices ----------------------------------------------------------------------------
+    def add_window(self, vm: int, paddr: int, size: int) -> None:
+        """Declares whole pages as device registers: each access is a DeviceAccess event."""
+    def latch(self, vm: int, paddr: int, size: int, value: int) -> None:
+        """Loads of this register are answered with `value` without an event."""
+    def post(self, vm: int, paddr: int, size: int) -> None:
+        """Stores to this register are logged and delivered as PostedWrites at the boundary."""
+    def trap(self, vm: int, paddr: int, size: int) -> None:
+        """Loads and stores of this register are events again."""
+    def complete_access(self, vm: int, vcpu: int, value: int) -> None:
+        """Ends the vCPU's DeviceAccess; `value` is what a load reads."""
+    def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
+        """Drives interrupt line `line` (2 to 6; Cause.IP bit) of a vCPU."""
+
+    # -- memory -----------------------------------------------------------------------------
+    def place_page(self, vm: int, ppn: int, node: int) -> int:
+        """Takes a free page of the node, zeroed, and maps it private and writable. -1: the node is full."""
+    def unmap_page(self, vm: int, ppn: int) -> None:
+        """Takes the page away from the VM (TLB shootdown through memmap and backmaps) and frees it."""
+    def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
+        """Changes whether the VM may write the page; takes write permission out of every TLB."""
+    def move_page(self, vm: int, ppn: int, node: int) -> int:
+        """Copies a private page to a free page of the node and redirects the VM to it. -1: the node is full."""
+    def free_pages(self, node: int) -> int: ...
+    def read_physical(self, vm: int, paddr: int, length: int) -> bytes:
+        """Reads guest memory; absent pages read as zero. ValueError outside of the VM's RAM."""
+    def write_physical(self, vm: int, paddr: int, data: bytes) -> None:
+        """Writes guest memory. ValueError outside of RAM; KeyError(ppn) when a page is absent or not writable
+        (place it and call again; nothing was written)."""
+    def pmap(self, vm: int) -> memoryview:
+        """The VM's pmap, a row a physical page, shared without copy (dtype `pmap_dtype`)."""
+    def memmap(self) -> memoryview:
+        """The memmap, a row a machine page, shared without copy (dtype `memmap_dtype`)."""
+
+    # -- running ----------------------------------------------------------------------------
+    def run(self, until: int) -> list[Event]:
+        """Runs rounds until there is something to decide or simulated time reaches `until`.
+
+        Events come sorted by (cycle, CPU). An empty list means that `until` was reached, or that every
+        vCPU waits for ever (then `now` is still below `until`; see `next_event`).
+        """
+    def next_event(self) -> int | None:
+        """The cycle at which a vCPU will be ready: now if one can run, its timer if all wait, None if none ever will."""
+    def counters(self, vm: int, vcpu: int) -> dict[str, int]:
+        """Everything counted for a vCPU, by name."""
+    def cpu_counters(self, cpu: int) -> dict[str, int]: ...
+
+    # -- looking ----------------------------------------------------------------------------
+    def follow(self, vm: int, kind: str) -> None:
+        """Records the next miss of this kind: "any", "l2tlb", "forwarded", "kernel", "page fault"."""
+    def disassemble(self, word: int, pc: int) -> str: ...
+    def read_virtual(self, vm: int, vcpu: int, vaddr: int, length: int) -> bytes:
+        """Reads through the guest's own translation, without side effects. ValueError where it has none."""
+
+def assemble(source: str, base: int) -> bytes:
+    """Assembles MIPS64 text at virtual address `base`. ValueError names the line."""
+
+def disassemble(word: int, pc: int) -> str: ...
