@@ -1,0 +1,48 @@
+#!/bin/sh
+# The first program of the image `debian-busybox`: sets the scene, runs one command or a shell, and
+# powers off. Words on the kernel command line that it takes:
+#   disco.nonce=WORD       print the command's exit status as "disco[WORD]: exit status N"
+#   disco.modules=A,B,...  load these instead of what the devices ask for; "none" loads nothing
+#   disco.hostname=NAME
+echo 'disco: userland reached'
+
+export PATH=/bin HOME=/root TERM=linux PS1='\h:\w\$ '
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+
+nonce='' modules=by-device
+read -r words < /proc/cmdline
+for word in $words; do
+    case $word in
+        disco.nonce=*) nonce=${word#*=} ;;
+        disco.modules=*) modules=${word#*=} ;;
+        disco.hostname=*) hostname "${word#*=}" ;;
+    esac
+done
+
+# Loading costs guest instructions, so a VM without virtio slots loads nothing.
+load_by_device() {
+    set -- /sys/bus/platform/devices/*.virtio
+    [ -e "$1" ] || return 0
+    modprobe virtio_mmio
+    for alias in /sys/bus/virtio/devices/*/modalias; do
+        [ -e "$alias" ] && read -r alias < "$alias" && modprobe -q "$alias"
+    done
+}
+
+case $modules in
+    none) ;;
+    by-device) load_by_device ;;
+    *) modprobe -a $(echo "$modules" | tr , ' ') ;;
+esac
+
+cd "$HOME"
+if [ -e /disco/command ]; then
+    setsid cttyhack /disco/command
+    status=$?
+    [ -n "$nonce" ] && echo "disco[$nonce]: exit status $status"
+else
+    setsid cttyhack sh
+fi
+poweroff -f
