@@ -7,9 +7,9 @@
 
 use std::cmp::Ordering;
 
-use super::super::env::{Env, Flags, Rounding};
-use super::super::format::{Format, Value, unpack};
-use super::super::soft;
+use crate::fpu::env::{Env, Flags, Rounding};
+use crate::fpu::format::{Format, Value, unpack};
+use crate::fpu::soft;
 
 /// Three fraction bits and four of exponent: 256 patterns.
 struct Toy;

@@ -1,6 +1,6 @@
 //! Operands: a table of odd values, and random ones that gather where rounding is interesting.
 
-use super::super::format::Format;
+use crate::fpu::format::Format;
 
 /// Magnitudes of format S that begin or end something.
 pub const ODD_SINGLES: [u64; 26] = [
