@@ -328,23 +328,23 @@ instructions! {
     Pause    "pause"    "000000 00000 00000 00000 00101 000000" ""             Control    [];
     Sll      "sll"      "000000 ----- ttttt ddddd aaaaa 000000" "rd, rt, sa"   Shift      [];
     Srl      "srl"      "000000 00000 ttttt ddddd aaaaa 000010" "rd, rt, sa"   Shift      [];
-    Rotr     "ror"      "000000 00001 ttttt ddddd aaaaa 000010" "rd, rt, sa"   Shift      [];
+    Rotr     "rotr"     "000000 00001 ttttt ddddd aaaaa 000010" "rd, rt, sa"   Shift      [];
     Sra      "sra"      "000000 ----- ttttt ddddd aaaaa 000011" "rd, rt, sa"   Shift      [];
     Sllv     "sllv"     "000000 sssss ttttt ddddd ----- 000100" "rd, rt, rs"   Shift      [];
     Srlv     "srlv"     "000000 sssss ttttt ddddd 00000 000110" "rd, rt, rs"   Shift      [];
-    Rotrv    "rorv"     "000000 sssss ttttt ddddd 00001 000110" "rd, rt, rs"   Shift      [];
+    Rotrv    "rotrv"    "000000 sssss ttttt ddddd 00001 000110" "rd, rt, rs"   Shift      [];
     Srav     "srav"     "000000 sssss ttttt ddddd ----- 000111" "rd, rt, rs"   Shift      [];
     Dsllv    "dsllv"    "000000 sssss ttttt ddddd ----- 010100" "rd, rt, rs"   Shift      [BITS64];
     Dsrlv    "dsrlv"    "000000 sssss ttttt ddddd 00000 010110" "rd, rt, rs"   Shift      [BITS64];
-    Drotrv   "drorv"    "000000 sssss ttttt ddddd 00001 010110" "rd, rt, rs"   Shift      [BITS64];
+    Drotrv   "drotrv"   "000000 sssss ttttt ddddd 00001 010110" "rd, rt, rs"   Shift      [BITS64];
     Dsrav    "dsrav"    "000000 sssss ttttt ddddd ----- 010111" "rd, rt, rs"   Shift      [BITS64];
     Dsll     "dsll"     "000000 ----- ttttt ddddd aaaaa 111000" "rd, rt, sa"   Shift      [BITS64];
     Dsrl     "dsrl"     "000000 00000 ttttt ddddd aaaaa 111010" "rd, rt, sa"   Shift      [BITS64];
-    Drotr    "dror"     "000000 00001 ttttt ddddd aaaaa 111010" "rd, rt, sa"   Shift      [BITS64];
+    Drotr    "drotr"    "000000 00001 ttttt ddddd aaaaa 111010" "rd, rt, sa"   Shift      [BITS64];
     Dsra     "dsra"     "000000 ----- ttttt ddddd aaaaa 111011" "rd, rt, sa"   Shift      [BITS64];
     Dsll32   "dsll32"   "000000 ----- ttttt ddddd aaaaa 111100" "rd, rt, sa"   Shift      [BITS64];
     Dsrl32   "dsrl32"   "000000 00000 ttttt ddddd aaaaa 111110" "rd, rt, sa"   Shift      [BITS64];
-    Drotr32  "dror32"   "000000 00001 ttttt ddddd aaaaa 111110" "rd, rt, sa"   Shift      [BITS64];
+    Drotr32  "drotr32"  "000000 00001 ttttt ddddd aaaaa 111110" "rd, rt, sa"   Shift      [BITS64];
     Dsra32   "dsra32"   "000000 ----- ttttt ddddd aaaaa 111111" "rd, rt, sa"   Shift      [BITS64];
 
     // ---- SPECIAL: arithmetic and logic
@@ -649,4 +649,43 @@ pub static RELATED: &[Row] = &rows! {
     Reserved "msub.ps"  "010011 RRRRR TTTTT SSSSS DDDDD 101110" "fd, fr, fs, ft" FpuArithmetic [ENDS];
     Reserved "nmadd.ps" "010011 RRRRR TTTTT SSSSS DDDDD 110110" "fd, fr, fs, ft" FpuArithmetic [ENDS];
     Reserved "nmsub.ps" "010011 RRRRR TTTTT SSSSS DDDDD 111110" "fd, fr, fs, ft" FpuArithmetic [ENDS];
+};
+
+/// Other names of special cases, which the disassembler prints in place of the row's own.
+pub static ALIASES: &[Row] = &rows! {
+    Or       "move"    "000000 sssss 00000 ddddd 00000 100101" "rd, rs"       Logical    [];
+    Addiu    "li"      "001001 00000 ttttt iiiiiiiiiiiiiiii"   "rt, simm"     Arithmetic [];
+    // Below 0x8000 `li` is ADDIU.
+    Ori      "li"      "001101 00000 ttttt 1iiiiiiiiiiiiiii"   "rt, uimm"     Logical    [];
+    Sub      "neg"     "000000 00000 ttttt ddddd 00000 100010" "rd, rt"       Arithmetic [];
+    Subu     "negu"    "000000 00000 ttttt ddddd 00000 100011" "rd, rt"       Arithmetic [];
+    Dsub     "dneg"    "000000 00000 ttttt ddddd 00000 101110" "rd, rt"       Arithmetic [BITS64];
+    Dsubu    "dnegu"   "000000 00000 ttttt ddddd 00000 101111" "rd, rt"       Arithmetic [BITS64];
+    Beq      "b"       "000100 00000 00000 iiiiiiiiiiiiiiii"   "branch"       Branch     [BRANCH];
+    Bgezal   "bal"     "000001 00000 10001 iiiiiiiiiiiiiiii"   "branch"       Branch     [BRANCH];
+    Beq      "beqz"    "000100 sssss 00000 iiiiiiiiiiiiiiii"   "rs, branch"   Branch     [BRANCH];
+    Bne      "bnez"    "000101 sssss 00000 iiiiiiiiiiiiiiii"   "rs, branch"   Branch     [BRANCH];
+    Beql     "beqzl"   "010100 sssss 00000 iiiiiiiiiiiiiiii"   "rs, branch"   Branch     [BRANCH LIKELY];
+    Bnel     "bnezl"   "010101 sssss 00000 iiiiiiiiiiiiiiii"   "rs, branch"   Branch     [BRANCH LIKELY];
+    Sync     "sync_wmb"     "000000 00000 00000 00000 00100 001111" ""        Memory     [];
+    Sync     "sync_mb"      "000000 00000 00000 00000 10000 001111" ""        Memory     [];
+    Sync     "sync_acquire" "000000 00000 00000 00000 10001 001111" ""        Memory     [];
+    Sync     "sync_release" "000000 00000 00000 00000 10010 001111" ""        Memory     [];
+    Sync     "sync_rmb"     "000000 00000 00000 00000 10011 001111" ""        Memory     [];
+};
+
+/// Names that the assembler reads beside those above and the disassembler never prints.
+pub static SYNONYMS: &[Row] = &rows! {
+    Nor      "not"     "000000 sssss 00000 ddddd 00000 100111" "rd, rs"       Logical    [];
+    Jr       "j"       "000000 sssss 00000 00000 00000 001000" "rs"           Branch     [BRANCH];
+    Jalr     "jal"     "000000 sssss 00000 11111 00000 001001" "rs"           Branch     [BRANCH];
+    Rotr     "ror"     "000000 00001 ttttt ddddd aaaaa 000010" "rd, rt, sa"   Shift      [];
+    Rotrv    "rorv"    "000000 sssss ttttt ddddd 00001 000110" "rd, rt, rs"   Shift      [];
+    Drotr    "dror"    "000000 00001 ttttt ddddd aaaaa 111010" "rd, rt, sa"   Shift      [BITS64];
+    Drotrv   "drorv"   "000000 sssss ttttt ddddd 00001 010110" "rd, rt, rs"   Shift      [BITS64];
+    Drotr32  "dror32"  "000000 00001 ttttt ddddd aaaaa 111110" "rd, rt, sa"   Shift      [BITS64];
+    Dextm    "dext"    "011111 sssss ttttt ddddd aaaaa 000001" "rt, rs, pos, size_plus32"   Move [BITS64];
+    Dextu    "dext"    "011111 sssss ttttt ddddd aaaaa 000010" "rt, rs, pos_plus32, size"   Move [BITS64];
+    Dinsm    "dins"    "011111 sssss ttttt ddddd aaaaa 000101" "rt, rs, pos, width_plus32"  Move [BITS64];
+    Dinsu    "dins"    "011111 sssss ttttt ddddd aaaaa 000110" "rt, rs, pos_plus32, width"  Move [BITS64];
 };
