@@ -1,9 +1,30 @@
 //! Operands: a table of odd values, and random ones that gather where rounding is interesting.
+//!
+//! On its own, because the tests outside the crate include it too.
 
-use crate::fpu::format::Format;
+/// A format and its odd operands.
+pub struct Shape {
+    fraction_bits: u32,
+    exponent_bits: u32,
+    odd: &'static [u64],
+}
+
+/// Format S.
+pub const SINGLE: Shape = Shape {
+    fraction_bits: 23,
+    exponent_bits: 8,
+    odd: &ODD_SINGLES,
+};
+
+/// Format D.
+pub const DOUBLE: Shape = Shape {
+    fraction_bits: 52,
+    exponent_bits: 11,
+    odd: &ODD_DOUBLES,
+};
 
 /// Magnitudes of format S that begin or end something.
-pub const ODD_SINGLES: [u64; 26] = [
+const ODD_SINGLES: [u64; 26] = [
     0x0000_0000, // zero
     0x0000_0001, // least subnormal
     0x0000_0002,
@@ -33,7 +54,7 @@ pub const ODD_SINGLES: [u64; 26] = [
 ];
 
 /// Magnitudes of format D that begin or end something.
-pub const ODD_DOUBLES: [u64; 30] = [
+const ODD_DOUBLES: [u64; 30] = [
     0x0000_0000_0000_0000, // zero
     0x0000_0000_0000_0001, // least subnormal
     0x0000_0000_0000_0002,
@@ -82,51 +103,59 @@ impl Random {
     }
 
     /// One operand: any pattern, an odd value or its neighbour, few bits, or close to one.
-    pub fn operand<F: Format>(&mut self, odd: &[u64]) -> u64 {
-        let all = F::SIGN << 1;
-        let pattern = self.bits() & (all.wrapping_sub(1));
+    pub fn operand(&mut self, shape: &Shape) -> u64 {
+        let (sign, fraction_mask) = (shape.sign(), shape.fraction_mask());
+        let pattern = self.bits() & (sign | (sign - 1));
+        let odd = shape.odd[self.below(shape.odd.len() as u64) as usize];
+        let ones = fraction_mask >> self.below(shape.fraction_bits.into());
         match self.below(8) {
             0 | 1 => pattern,
-            2 => odd[self.below(odd.len() as u64) as usize] | pattern & F::SIGN,
-            3 => {
-                let near = odd[self.below(odd.len() as u64) as usize];
-                (near.wrapping_add(self.below(9)).wrapping_sub(4)) & (F::SIGN - 1)
-                    | pattern & F::SIGN
-            }
-            4 => pattern & !(F::FRACTION_MASK >> self.below(F::FRACTION_BITS.into())),
-            5 => {
-                let field = F::BIAS as u64 + self.below(8) - 4;
-                pattern & (F::SIGN | F::FRACTION_MASK) | field << F::FRACTION_BITS
-            }
-            6 => {
-                // Runs of ones at the bottom make carries and ties.
-                let field = F::BIAS as u64 + self.below(64) - 32;
-                let fraction = F::FRACTION_MASK >> self.below(F::FRACTION_BITS.into());
-                pattern & F::SIGN | field << F::FRACTION_BITS | fraction
-            }
-            _ => {
-                // Near the bottom of the range, where products and quotients become tiny.
-                let field = self.below(F::EXPONENT_MAX as u64 / 8);
-                pattern & (F::SIGN | F::FRACTION_MASK) | field << F::FRACTION_BITS
-            }
+            2 => odd | pattern & sign,
+            3 => odd.wrapping_add(self.below(9)).wrapping_sub(4) & (sign - 1) | pattern & sign,
+            4 => pattern & !ones,
+            5 => shape.with_field(pattern, shape.bias() - 4 + self.below(8)),
+            // Runs of ones at the bottom make carries and ties.
+            6 => shape.with_field(pattern & sign | ones, shape.bias() - 32 + self.below(64)),
+            // Near the bottom of the range, where products and quotients become tiny.
+            _ => shape.with_field(pattern, self.below(shape.bias() / 4)),
         }
     }
 
     /// A second operand; often within reach of the first, so that sums cancel and align.
-    pub fn partner<F: Format>(&mut self, other: u64, odd: &[u64]) -> u64 {
+    pub fn partner(&mut self, other: u64, shape: &Shape) -> u64 {
+        let operand = self.operand(shape);
         if self.below(3) != 0 {
-            return self.operand::<F>(odd);
+            return operand;
         }
-        let span = 2 * u64::from(F::FRACTION_BITS) + 8;
-        let field = (other >> F::FRACTION_BITS) & F::EXPONENT_MAX as u64;
-        let field = (field + self.below(span)).saturating_sub(span / 2) % F::EXPONENT_MAX as u64;
-        self.operand::<F>(odd) & (F::SIGN | F::FRACTION_MASK) | field << F::FRACTION_BITS
+        let span = 2 * u64::from(shape.fraction_bits) + 8;
+        let field = (other & (shape.sign() - 1)) >> shape.fraction_bits;
+        let near = (field + self.below(span)).saturating_sub(span / 2);
+        shape.with_field(operand, near.min(2 * shape.bias()))
     }
 }
 
-/// Every odd value with either sign.
-pub fn signed<F: Format>(odd: &[u64]) -> Vec<u64> {
-    odd.iter()
-        .flat_map(|&magnitude| [magnitude, magnitude | F::SIGN])
-        .collect()
+impl Shape {
+    /// The sign bit.
+    pub const fn sign(&self) -> u64 {
+        1 << (self.fraction_bits + self.exponent_bits)
+    }
+
+    /// Every odd value with either sign.
+    pub fn odd(&self) -> impl Iterator<Item = u64> + Clone + use<> {
+        let (odd, sign) = (self.odd, self.sign());
+        odd.iter()
+            .flat_map(move |&magnitude| [magnitude, magnitude | sign])
+    }
+
+    const fn fraction_mask(&self) -> u64 {
+        (1 << self.fraction_bits) - 1
+    }
+
+    const fn bias(&self) -> u64 {
+        (1 << (self.exponent_bits - 1)) - 1
+    }
+
+    const fn with_field(&self, bits: u64, field: u64) -> u64 {
+        bits & (self.sign() | self.fraction_mask()) | field << self.fraction_bits
+    }
 }

@@ -1,7 +1,7 @@
 //! What follows from the table of the manual rather than from arithmetic: composite operations,
 //! conditions, FCSR; and the fast path against the reference.
 
-use super::operands::{ODD_DOUBLES, ODD_SINGLES, Random, signed};
+use super::operands::{DOUBLE, Random, SINGLE};
 use super::{CASES, wide};
 use crate::fpu::env::{Env, Flags, Rounding};
 use crate::fpu::fcsr::{FIR, Fcsr, FpTrap};
@@ -62,16 +62,14 @@ fn the_fast_path_gives_the_bits_and_flags_of_the_reference_in_double() {
         let narrow = soft::convert::<Double, Single>(env, a);
         assert_eq!(wide(fpu::cvt_s_d(env, a)), narrow, "cvt.s.d {context}");
     };
-    for a in signed::<Double>(&ODD_DOUBLES) {
-        signed::<Double>(&ODD_DOUBLES)
-            .into_iter()
-            .for_each(|b| check(Env::default(), a, b));
+    for a in DOUBLE.odd() {
+        DOUBLE.odd().for_each(|b| check(Env::default(), a, b));
     }
     let mut random = Random(5);
     for _ in 0..CASES {
         let env = random_env(&mut random);
-        let a = random.operand::<Double>(&ODD_DOUBLES);
-        let b = random.partner::<Double>(a, &ODD_DOUBLES);
+        let a = random.operand(&DOUBLE);
+        let b = random.partner(a, &DOUBLE);
         check(env, a, b);
         // Exact products, quotients and squares, which random operands never give.
         let (x, y) = (random.bits() >> 38, random.bits() >> 38);
@@ -113,16 +111,14 @@ fn the_fast_path_gives_the_bits_and_flags_of_the_reference_in_single() {
         let double = soft::convert::<Single, Double>(env, a);
         assert_eq!(fpu::cvt_d_s(env, x), double, "cvt.d.s {context}");
     };
-    for a in signed::<Single>(&ODD_SINGLES) {
-        signed::<Single>(&ODD_SINGLES)
-            .into_iter()
-            .for_each(|b| check(Env::default(), a, b));
+    for a in SINGLE.odd() {
+        SINGLE.odd().for_each(|b| check(Env::default(), a, b));
     }
     let mut random = Random(6);
     for _ in 0..CASES {
         let env = random_env(&mut random);
-        let a = random.operand::<Single>(&ODD_SINGLES);
-        let b = random.partner::<Single>(a, &ODD_SINGLES);
+        let a = random.operand(&SINGLE);
+        let b = random.partner(a, &SINGLE);
         check(env, a, b);
         let x = u64::from(((random.bits() >> 52) as f32).to_bits());
         let y = u64::from(((random.bits() >> 52) as f32).to_bits());
@@ -345,8 +341,8 @@ fn a_condition_is_true_for_the_relations_in_its_name() {
 fn conditions_agree_with_the_order_of_the_host() {
     let mut random = Random(7);
     for _ in 0..CASES {
-        let a = random.operand::<Single>(&ODD_SINGLES);
-        let b = random.partner::<Single>(a, &ODD_SINGLES);
+        let a = random.operand(&SINGLE);
+        let b = random.partner(a, &SINGLE);
         let (a, b) = (a as u32, b as u32);
         let (x, y) = (f32::from_bits(a), f32::from_bits(b));
         let holds = |bits| fpu::compare_s(Condition::from_bits(bits), a, b).0;
