@@ -168,8 +168,7 @@ fn without_comment(text: &str) -> &str {
 
 fn split_label(text: &str) -> Option<(&str, &str)> {
     let (label, rest) = text.split_once(':')?;
-    let is_label = is_symbol(label) && !label.starts_with(|first: char| first.is_ascii_digit());
-    is_label.then(|| (label, rest.trim_start()))
+    is_symbol(label).then(|| (label, rest.trim_start()))
 }
 
 fn value_of(text: &str, address: u64, symbols: &Symbols) -> Result<i64, String> {
@@ -276,7 +275,7 @@ impl Statement<'_> {
     }
 
     fn emit_words(&self, symbols: &Symbols) -> Result<Vec<u8>, String> {
-        if !self.address.is_multiple_of(4) {
+        if self.address & 3 != 0 {
             return Err(format!(
                 "an instruction at {:#x}, not aligned to a word",
                 self.address

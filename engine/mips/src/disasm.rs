@@ -33,7 +33,8 @@ fn print_row(row: &Row, word: u32, pc: u64) -> Option<String> {
             .iter()
             .filter(|later| later.default().is_some())
             .all(|later| later.is_default(word));
-        if !operand.is_silent() && !(operand.default().is_some() && is_left_out) {
+        let is_default = operand.default().is_some() && is_left_out;
+        if !is_default && !operand.is_silent() {
             texts.push(text);
         }
     }

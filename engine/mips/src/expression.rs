@@ -31,7 +31,8 @@ pub fn evaluate(text: &str, lookup: Lookup) -> Result<i64, String> {
 
 /// True for a name that a label or a constant may have.
 pub fn is_symbol(text: &str) -> bool {
-    symbol_length(text) == text.len() && text != "." && !text.is_empty()
+    let is_whole = symbol_length(text) == text.len();
+    is_whole && !matches!(text, "" | ".") && !text.starts_with(is_digit)
 }
 
 /// Binary operators by level, those that bind least first.

@@ -550,7 +550,7 @@ instructions! {
     CvtDS    "cvt.d.s"  "010001 10000 ----- SSSSS DDDDD 100001" "fd, fs"         FpuConvert    [CP1];
     CvtWS    "cvt.w.s"  "010001 10000 ----- SSSSS DDDDD 100100" "fd, fs"         FpuConvert    [CP1];
     CvtLS    "cvt.l.s"  "010001 10000 ----- SSSSS DDDDD 100101" "fd, fs"         FpuConvert    [CP1];
-    CCondS   "c.*.s"    "010001 10000 TTTTT SSSSS ccc -- 11 oooo" "[ccmp], fs, ft" FpuCompare    [CP1];
+    CCondS   "c.*.s"    "010001 10000 TTTTT SSSSS ccc -0 11 oooo" "[ccmp], fs, ft" FpuCompare    [CP1];
 
     // ---- COP1, fmt D
     AddD     "add.d"    "010001 10001 TTTTT SSSSS DDDDD 000000" "fd, fs, ft"     FpuArithmetic [CP1];
@@ -578,7 +578,7 @@ instructions! {
     CvtSD    "cvt.s.d"  "010001 10001 ----- SSSSS DDDDD 100000" "fd, fs"         FpuConvert    [CP1];
     CvtWD    "cvt.w.d"  "010001 10001 ----- SSSSS DDDDD 100100" "fd, fs"         FpuConvert    [CP1];
     CvtLD    "cvt.l.d"  "010001 10001 ----- SSSSS DDDDD 100101" "fd, fs"         FpuConvert    [CP1];
-    CCondD   "c.*.d"    "010001 10001 TTTTT SSSSS ccc -- 11 oooo" "[ccmp], fs, ft" FpuCompare    [CP1];
+    CCondD   "c.*.d"    "010001 10001 TTTTT SSSSS ccc -0 11 oooo" "[ccmp], fs, ft" FpuCompare    [CP1];
 
     // ---- COP1, fmt W
     CvtSW    "cvt.s.w"  "010001 10100 ----- SSSSS DDDDD 100000" "fd, fs"         FpuConvert    [CP1];
@@ -643,7 +643,7 @@ pub static RELATED: &[Row] = &rows! {
     Reserved "pul.ps"   "010001 10110 TTTTT SSSSS DDDDD 101110" "fd, fs, ft"     FpuConvert    [ENDS];
     Reserved "puu.ps"   "010001 10110 TTTTT SSSSS DDDDD 101111" "fd, fs, ft"     FpuConvert    [ENDS];
     Reserved "cvt.ps.s" "010001 10000 TTTTT SSSSS DDDDD 100110" "fd, fs, ft"     FpuConvert    [ENDS];
-    Reserved "c.*.ps"   "010001 10110 TTTTT SSSSS ccc -- 11 oooo" "[ccmp], fs, ft" FpuCompare    [ENDS];
+    Reserved "c.*.ps"   "010001 10110 TTTTT SSSSS ccc -0 11 oooo" "[ccmp], fs, ft" FpuCompare    [ENDS];
     Reserved "alnv.ps"  "010011 sssss TTTTT SSSSS DDDDD 011110" "fd, fs, ft, rs" FpuConvert    [ENDS];
     Reserved "madd.ps"  "010011 RRRRR TTTTT SSSSS DDDDD 100110" "fd, fr, fs, ft" FpuArithmetic [ENDS];
     Reserved "msub.ps"  "010011 RRRRR TTTTT SSSSS DDDDD 101110" "fd, fr, fs, ft" FpuArithmetic [ENDS];
