@@ -1,0 +1,1 @@
+"""Where the sectors of a virtual disk are kept. May import `disco.errors` only; knows no device."""
