@@ -22,7 +22,8 @@
 //! are `-`. The ones that do raise Reserved Instruction are `0`: rs of SRL, DSRL and DSRL32 and sa of
 //! SRLV and DSRLV (1 there means rotate), rd and sa of the multiplications and divisions of SPECIAL
 //! and rd of MADD and its family (accumulators of an extension), the fields that choose inside BSHFL,
-//! DBSHFL and MFMC0, and the bit beside `tf` in MOVF, MOVT and their floating-point forms.
+//! DBSHFL and MFMC0, the bit beside `tf` in MOVF, MOVT and their floating-point forms, and bit 6 of
+//! C.cond.fmt (1 is CABS of MIPS-3D).
 //!
 //! Rows may overlap only where an earlier row is a special case of a later one (NOP of SLL); the
 //! earlier row wins. The operand words are explained in `operand.rs`.
