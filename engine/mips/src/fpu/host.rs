@@ -63,6 +63,12 @@ pub(super) fn add_d(a: u64, b: u64) -> Option<(u64, Flags)> {
     Some((sum.to_bits(), Flags::INEXACT.when(error != 0.0)))
 }
 
+/// `a - b` in double precision.
+#[inline]
+pub(super) fn sub_d(a: u64, b: u64) -> Option<(u64, Flags)> {
+    add_d(a, b ^ Double::SIGN)
+}
+
 /// `a * b` in double precision.
 #[inline]
 pub(super) fn mul_d(a: u64, b: u64) -> Option<(u64, Flags)> {
@@ -120,6 +126,12 @@ pub(super) fn add_s(a: u32, b: u32) -> Option<(u64, Flags)> {
     let y_in_sum = sum - x;
     let error = (x - (sum - y_in_sum)) + (y - y_in_sum);
     single(sum, error != 0.0)
+}
+
+/// `a - b` in single precision.
+#[inline]
+pub(super) fn sub_s(a: u32, b: u32) -> Option<(u64, Flags)> {
+    add_s(a, b ^ Single::SIGN as u32)
 }
 
 /// `a * b` in single precision.

@@ -18,8 +18,11 @@
 //! first when rounding to nearest. Both give the same bits and flags on every host.
 //!
 //! # Rules
-//! - NaNs are encoded as before 2008: a set top fraction bit is signaling. Any NaN operand gives
-//!   the default NaN; a signaling one raises Invalid.
+//! - NaNs are encoded as before 2008: a set top fraction bit is signaling. A signaling operand
+//!   raises Invalid and gives the default NaN; else the first quiet operand is the result. QEMU
+//!   before 6.1 does the same; later ones give the default NaN for quiet operands too.
+//! - CVT.S.D of a quiet NaN keeps the upper fraction bits; if they are all zero the result is the
+//!   default NaN, where QEMU before 6.1 made an infinity.
 //! - Tininess is detected after rounding. Underflow needs inexactness too, unless it would trap.
 //! - With FCSR.FS a tiny result becomes a zero of its sign in every rounding mode, Underflow and
 //!   Inexact. Operands are not flushed. The manual gives RP and RM the smallest normal number
@@ -93,14 +96,15 @@ macro_rules! binary {
 }
 
 binary!("ADD.fmt: `fs + ft`", add_s, add_d, add);
+binary!("SUB.fmt: `fs - ft`", sub_s, sub_d, sub);
 binary!("MUL.fmt: `fs * ft`", mul_s, mul_d, mul);
 binary!("DIV.fmt: `fs / ft`", div_s, div_d, div);
 
 /// Defines the operations that follow from the others, once for each format.
 macro_rules! derived {
-    ($format:ty, $bits:ty, $name:literal, $neg:ident $abs:ident $sub:ident $recip:ident
+    ($format:ty, $bits:ty, $name:literal, $neg:ident $abs:ident $recip:ident
      $rsqrt:ident $madd:ident $msub:ident $nmadd:ident $nmsub:ident,
-     from $add:ident $mul:ident $div:ident $sqrt:ident) => {
+     from $add:ident $sub:ident $mul:ident $div:ident $sqrt:ident) => {
         #[doc = concat!("NEG.fmt: `fs` with its sign inverted, format ", $name, ".")]
         #[inline]
         pub const fn $neg(fs: $bits) -> $bits {
@@ -111,12 +115,6 @@ macro_rules! derived {
         #[inline]
         pub const fn $abs(fs: $bits) -> $bits {
             fs & !(<$format>::SIGN as $bits)
-        }
-
-        #[doc = concat!("SUB.fmt: `fs - ft`, format ", $name, ".")]
-        #[inline]
-        pub fn $sub(env: Env, fs: $bits, ft: $bits) -> ($bits, Flags) {
-            $add(env, fs, $neg(ft))
         }
 
         #[doc = concat!("RECIP.fmt: `1 / fs`, format ", $name, ".")]
@@ -144,7 +142,9 @@ macro_rules! derived {
         #[doc = concat!("MSUB.fmt: `fs * ft - fr`, rounded twice, format ", $name, ".")]
         #[inline]
         pub fn $msub(env: Env, fr: $bits, fs: $bits, ft: $bits) -> ($bits, Flags) {
-            $madd(env, $neg(fr), fs, ft)
+            let (product, product_flags) = $mul(env, fs, ft);
+            let (difference, flags) = $sub(env, product, fr);
+            (difference, product_flags | flags)
         }
 
         #[doc = concat!("NMADD.fmt: `-(fs * ft + fr)`, rounded twice, format ", $name, ".")]
@@ -163,10 +163,10 @@ macro_rules! derived {
     };
 }
 
-derived!(Single, u32, "S", neg_s abs_s sub_s recip_s rsqrt_s madd_s msub_s nmadd_s nmsub_s,
-         from add_s mul_s div_s sqrt_s);
-derived!(Double, u64, "D", neg_d abs_d sub_d recip_d rsqrt_d madd_d msub_d nmadd_d nmsub_d,
-         from add_d mul_d div_d sqrt_d);
+derived!(Single, u32, "S", neg_s abs_s recip_s rsqrt_s madd_s msub_s nmadd_s nmsub_s,
+         from add_s sub_s mul_s div_s sqrt_s);
+derived!(Double, u64, "D", neg_d abs_d recip_d rsqrt_d madd_d msub_d nmadd_d nmsub_d,
+         from add_d sub_d mul_d div_d sqrt_d);
 
 /// SQRT.S: the square root of `fs`.
 #[inline]

@@ -3,9 +3,8 @@
 //! Each function handles the operands that are not finite numbers, forms the exact result (or one
 //! jammed below the rounding place) and leaves the rest to [`round`].
 //!
-//! A NaN operand gives the default NaN, quiet or not; a signaling one also raises Invalid. The
-//! manual would like a quiet operand's payload back "when possible"; QEMU's MIPS before 2008
-//! (`default_nan_mode`) returns the default NaN, and we follow it so that the two can be compared.
+//! A signaling NaN among the operands is Invalid and gives the default NaN. Otherwise a quiet one is
+//! the result, the first of two. The manual asks for this "when possible".
 
 use super::env::{Env, Flags, Rounding};
 use super::format::{Format, Number, Value, normalise, round, shift_right_jam, sign, unpack};
@@ -14,7 +13,7 @@ use super::format::{Format, Number, Value, normalise, round, shift_right_jam, si
 #[inline(never)]
 pub(super) fn add<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     match (unpack::<F>(a), unpack::<F>(b)) {
-        (x @ Value::Nan { .. }, y) | (x, y @ Value::Nan { .. }) => nan::<F>(&[x, y]),
+        (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
         (Value::Infinity { is_negative: x }, Value::Infinity { is_negative: y }) if x != y => {
             invalid::<F>()
         }
@@ -53,13 +52,22 @@ fn add_finite<F: Format>(env: Env, x: Number, y: Number) -> (u64, Flags) {
     round::<F>(env, normalise(large.is_negative, large.exponent + 1, sum))
 }
 
+/// `a - b`: the addition of the negated operand, unless that is a NaN, which keeps its sign.
+#[inline(never)]
+pub(super) fn sub<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
+    match unpack::<F>(b) {
+        Value::Nan { .. } => nan::<F>(a, b),
+        _ => add::<F>(env, a, b ^ F::SIGN),
+    }
+}
+
 /// `a * b`.
 #[inline(never)]
 pub(super) fn mul<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     let (x, y) = (unpack::<F>(a), unpack::<F>(b));
     let is_negative = x.is_negative() != y.is_negative();
     match (x, y) {
-        (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(&[x, y]),
+        (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
         (Value::Infinity { .. }, Value::Zero { .. })
         | (Value::Zero { .. }, Value::Infinity { .. }) => invalid::<F>(),
         (Value::Infinity { .. }, _) | (_, Value::Infinity { .. }) => {
@@ -82,7 +90,7 @@ pub(super) fn div<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     let (x, y) = (unpack::<F>(a), unpack::<F>(b));
     let is_negative = x.is_negative() != y.is_negative();
     match (x, y) {
-        (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(&[x, y]),
+        (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
         (Value::Infinity { .. }, Value::Infinity { .. })
         | (Value::Zero { .. }, Value::Zero { .. }) => invalid::<F>(),
         (Value::Infinity { .. }, _) => (sign::<F>(is_negative) | F::INFINITY, Flags::NONE),
@@ -110,7 +118,7 @@ pub(super) fn div<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
 #[inline(never)]
 pub(super) fn sqrt<F: Format>(env: Env, a: u64) -> (u64, Flags) {
     match unpack::<F>(a) {
-        x @ Value::Nan { .. } => nan::<F>(&[x]),
+        Value::Nan { .. } => nan::<F>(a, a),
         Value::Zero { .. } => (a, Flags::NONE),
         Value::Finite(Number {
             is_negative: true, ..
@@ -131,7 +139,10 @@ pub(super) fn sqrt<F: Format>(env: Env, a: u64) -> (u64, Flags) {
 #[inline(never)]
 pub(super) fn convert<F: Format, G: Format>(env: Env, a: u64) -> (u64, Flags) {
     match unpack::<F>(a) {
-        x @ Value::Nan { .. } => nan::<G>(&[x]),
+        Value::Nan { is_signaling: true } => invalid::<G>(),
+        Value::Nan {
+            is_signaling: false,
+        } => (convert_quiet_nan::<F, G>(a), Flags::NONE),
         Value::Zero { is_negative } => (sign::<G>(is_negative), Flags::NONE),
         Value::Infinity { is_negative } => (sign::<G>(is_negative) | G::INFINITY, Flags::NONE),
         Value::Finite(number) => round::<G>(env, number),
@@ -178,11 +189,26 @@ pub(super) fn to_integer<F: Format>(rounding: Rounding, a: u64, width_bits: u32)
     (integer, Flags::INEXACT.when(dropped != 0))
 }
 
-/// The result of an operation with a NaN among its operands.
+/// The result of an operation with a NaN among its operands; one with a single operand names it
+/// twice.
 #[cold]
-fn nan<F: Format>(operands: &[Value]) -> (u64, Flags) {
-    let is_signaling = operands.contains(&Value::Nan { is_signaling: true });
-    (F::DEFAULT_NAN, Flags::INVALID.when(is_signaling))
+fn nan<F: Format>(a: u64, b: u64) -> (u64, Flags) {
+    let is_nan = |bits, is_signaling| unpack::<F>(bits) == Value::Nan { is_signaling };
+    if is_nan(a, true) || is_nan(b, true) {
+        return invalid::<F>();
+    }
+    (if is_nan(a, false) { a } else { b }, Flags::NONE)
+}
+
+/// Keeps the sign and the upper fraction bits; where nothing of a fraction is left, which would be
+/// an infinity, the result is the default NaN.
+#[cold]
+fn convert_quiet_nan<F: Format, G: Format>(a: u64) -> u64 {
+    let fraction = (a & F::FRACTION_MASK) << F::DROPPED_BITS >> G::DROPPED_BITS;
+    if fraction == 0 {
+        return G::DEFAULT_NAN;
+    }
+    sign::<G>(a & F::SIGN != 0) | G::INFINITY | fraction
 }
 
 /// The result of an operation that has none.

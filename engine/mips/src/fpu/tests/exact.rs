@@ -213,6 +213,24 @@ fn every_toy_number_survives_the_way_through_wide() {
 }
 
 #[test]
+fn every_wide_nan_converts_to_toy_as_a_nan() {
+    for a in (0..Wide::SIGN << 1).filter(|&a| a & !Wide::SIGN > Wide::INFINITY) {
+        let fraction = (a & Wide::FRACTION_MASK) >> 1;
+        let sign = if a & Wide::SIGN != 0 { Toy::SIGN } else { 0 };
+        let expected = match (a & Wide::SIGNALING != 0, fraction) {
+            (true, _) => (Toy::DEFAULT_NAN, Flags::INVALID),
+            (false, 0) => (Toy::DEFAULT_NAN, Flags::NONE),
+            (false, _) => (sign | Toy::INFINITY | fraction, Flags::NONE),
+        };
+        assert_eq!(
+            soft::convert::<Wide, Toy>(Env::default(), a),
+            expected,
+            "{a:#x}"
+        );
+    }
+}
+
+#[test]
 fn every_small_integer_converts_to_toy_rounded_once() {
     for env in every_env() {
         for integer in (-600..600i64).filter(|&n| n != 0) {
@@ -238,13 +256,19 @@ fn every_toy_operation_on_infinities_nans_and_zeros_follows_the_table() {
         for b in 0..Toy::SIGN << 1 {
             let (x, y) = (unpack::<Toy>(a), unpack::<Toy>(b));
             let negative = (a ^ b) & Toy::SIGN != 0;
-            let nan = [x, y]
-                .iter()
-                .any(|v| matches!(v, Value::Nan { .. }))
-                .then(|| {
-                    let signaling = [x, y].contains(&Value::Nan { is_signaling: true });
-                    (Toy::DEFAULT_NAN, Flags::INVALID.when(signaling))
-                });
+            let signaling = [x, y].contains(&Value::Nan { is_signaling: true });
+            let quiet = |value| {
+                value
+                    == Value::Nan {
+                        is_signaling: false,
+                    }
+            };
+            let nan = match (signaling, quiet(x), quiet(y)) {
+                (true, ..) => Some(invalid),
+                (_, true, _) => Some((a, Flags::NONE)),
+                (_, _, true) => Some((b, Flags::NONE)),
+                _ => None,
+            };
             let infinite = |v| matches!(v, Value::Infinity { .. });
             let null = |v| matches!(v, Value::Zero { .. });
 
@@ -267,8 +291,11 @@ fn every_toy_operation_on_infinities_nans_and_zeros_follows_the_table() {
                 (_, _, _, true) => Some((inf(negative), Flags::DIVIDE_BY_ZERO)),
                 _ => None,
             };
+            // Subtracting what is negated is adding; only a NaN is not negated.
+            let negated_b = if nan.is_some() { b } else { b ^ Toy::SIGN };
             for (got, expected) in [
                 (soft::add::<Toy>(env, a, b), nan.or(sum)),
+                (soft::sub::<Toy>(env, a, negated_b), nan.or(sum)),
                 (soft::mul::<Toy>(env, a, b), nan.or(product)),
                 (soft::div::<Toy>(env, a, b), nan.or(quotient)),
             ] {
@@ -306,7 +333,9 @@ fn roots_of_zeros_negatives_infinities_and_nans_follow_the_table() {
     for a in (0..Toy::SIGN << 1).filter(|&a| a & Toy::SIGN != 0 || !is_finite::<Toy>(a)) {
         let expected = match unpack::<Toy>(a) {
             Value::Zero { .. } | Value::Infinity { is_negative: false } => (a, Flags::NONE),
-            Value::Nan { is_signaling } => (Toy::DEFAULT_NAN, Flags::INVALID.when(is_signaling)),
+            Value::Nan {
+                is_signaling: false,
+            } => (a, Flags::NONE),
             _ => (Toy::DEFAULT_NAN, Flags::INVALID),
         };
         assert_eq!(soft::sqrt::<Toy>(env, a), expected, "{a:#x}");
