@@ -1,0 +1,88 @@
+"""Disco: commodity operating systems on a simulated ccNUMA multiprocessor, after the SOSP'97 monitor.
+
+from disco import Machine, Monitor, images
+
+with Monitor(Machine(nodes=4)) as monitor:
+    web = monitor.create_vm("web", image=images.build("default"), command=["uname", "-a"])
+    web.boot()
+    monitor.run()
+    print(web.console.text)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from disco.errors import (
+    ConfigError,
+    DeviceError,
+    DiscoError,
+    GuestStopped,
+    ImageError,
+    MemoryExhausted,
+)
+
+if TYPE_CHECKING:
+    from disco.guests import images
+    from disco.hardware import Machine, flash, uniform
+    from disco.monitor import (
+        FirstTouch,
+        Fixed,
+        Monitor,
+        Outcome,
+        PlacementPolicy,
+        RoundRobin,
+        Status,
+        VirtualMachine,
+    )
+
+__version__ = "0.1.0"
+
+#: Where each public name lives. They are imported at first use: `disco --help` needs none of them.
+_HOMES = {
+    "Machine": "disco.hardware",
+    "flash": "disco.hardware",
+    "uniform": "disco.hardware",
+    "FirstTouch": "disco.monitor",
+    "Fixed": "disco.monitor",
+    "Monitor": "disco.monitor",
+    "Outcome": "disco.monitor",
+    "PlacementPolicy": "disco.monitor",
+    "RoundRobin": "disco.monitor",
+    "Status": "disco.monitor",
+    "VirtualMachine": "disco.monitor",
+}
+
+__all__ = [
+    "ConfigError",
+    "DeviceError",
+    "DiscoError",
+    "FirstTouch",
+    "Fixed",
+    "GuestStopped",
+    "ImageError",
+    "Machine",
+    "MemoryExhausted",
+    "Monitor",
+    "Outcome",
+    "PlacementPolicy",
+    "RoundRobin",
+    "Status",
+    "VirtualMachine",
+    "flash",
+    "images",
+    "uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "images":
+        return import_module("disco.guests.images")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'disco' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,123 @@
+"""The simulated ccNUMA multiprocessor, as a frozen description.
+
+    node 0 [CPU 0, CPU 4, memory] = node 1 [CPU 1, CPU 5, memory] = node 2 ... = node 0 (a ring)
+
+CPUs are dealt out to the nodes in turn, so that the first few VMs, which get the first few CPUs, start
+on different nodes. A node without a CPU is possible and has only memory. The ring gives "nearest" a
+meaning; latencies do not depend on it yet.
+
+Source: the FLASH machine of the paper (SOSP'97, section 4): each node holds processors and memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from disco.errors import ConfigError
+from disco.hardware import costs as cost_table
+
+NODES_MAX = 256
+CPUS_MAX = 256
+MEMORY_MIB_PER_NODE_MAX = 64 * 1024
+CLOCK_MHZ_MAX = 10_000
+#: Config1.MMUSize has six bits.
+TLB_ENTRIES_MAX = 64
+#: What the 63 entries besides the wired ones have to hold at once: an instruction and its two operands.
+TLB_ENTRIES_MIN = 8
+L2TLB_ENTRIES_MAX = 1 << 20
+QUANTUM_CYCLES_MIN = 1_000
+QUANTUM_CYCLES_MAX = 100_000_000
+HOST_THREADS_MAX = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What to simulate. Equal descriptions give equal runs.
+
+    Attributes:
+        nodes: nodes, each with memory.
+        cpus: CPUs of the whole machine; CPU number i is on node i modulo `nodes`.
+        memory_mib_per_node: memory of a node in MiB.
+        clock_mhz: clock of all CPUs; simulated seconds follow from it.
+        tlb_entries: dual-page entries in the TLB of a CPU.
+        l2tlb_entries: entries in the second-level TLB of a vCPU, a power of two; 0 switches it off.
+        quantum_cycles: length of a round: CPUs take turns, and the monitor decides, this often.
+        seed: of everything random: guests' entropy, device data.
+        host_threads: host threads that simulate CPUs; never changes a result.
+        costs: cycles by action of the monitor; rows left out keep their default.
+
+    Raises:
+        ConfigError: no machine can have this.
+    """
+
+    nodes: int = 4
+    cpus: int = 4
+    memory_mib_per_node: int = 128
+    clock_mhz: int = 200
+    tlb_entries: int = 64
+    l2tlb_entries: int = 4096
+    quantum_cycles: int = 100_000
+    seed: int = 0
+    host_threads: int = 1
+    costs: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check("nodes", self.nodes, 1, NODES_MAX)
+        _check("CPUs", self.cpus, 1, CPUS_MAX)
+        _check("MiB of memory a node", self.memory_mib_per_node, 1, MEMORY_MIB_PER_NODE_MAX)
+        _check("MHz of clock", self.clock_mhz, 1, CLOCK_MHZ_MAX)
+        _check("TLB entries", self.tlb_entries, TLB_ENTRIES_MIN, TLB_ENTRIES_MAX)
+        _check("cycles of quantum", self.quantum_cycles, QUANTUM_CYCLES_MIN, QUANTUM_CYCLES_MAX)
+        _check("seed", self.seed, 0, 2**64 - 1)
+        _check("host threads", self.host_threads, 1, HOST_THREADS_MAX)
+        _check("second-level TLB entries", self.l2tlb_entries, 0, L2TLB_ENTRIES_MAX)
+        if self.l2tlb_entries & (self.l2tlb_entries - 1):
+            raise ConfigError(
+                f"machine: {self.l2tlb_entries} second-level TLB entries asked;"
+                f" 0 (off) or a power of two up to {L2TLB_ENTRIES_MAX} are possible"
+            )
+        object.__setattr__(self, "costs", cost_table.complete(self.costs))
+
+    @property
+    def clock_hz(self) -> int:
+        """Cycles of a simulated second."""
+        return self.clock_mhz * 1_000_000
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of all nodes together."""
+        return self.nodes * self.memory_bytes_per_node
+
+    @property
+    def memory_bytes_per_node(self) -> int:
+        """Memory of one node in bytes."""
+        return self.memory_mib_per_node << 20
+
+    @property
+    def node_of_cpu(self) -> tuple[int, ...]:
+        """The node of each CPU, by CPU number."""
+        return tuple(cpu % self.nodes for cpu in range(self.cpus))
+
+    def nodes_by_distance(self, node: int) -> tuple[int, ...]:
+        """All nodes, nearest to `node` first (itself); of two at equal distance the lower number."""
+
+        def hops(other: int) -> int:
+            return min((other - node) % self.nodes, (node - other) % self.nodes)
+
+        return tuple(sorted(range(self.nodes), key=lambda other: (hops(other), other)))
+
+    def cycles(self, seconds: float) -> int:
+        """Simulated cycles in `seconds`."""
+        return round(seconds * self.clock_hz)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.nodes} nodes, {self.cpus} CPUs at {self.clock_mhz} MHz,"
+            f" {self.memory_bytes >> 20} MiB"
+        )
+
+
+def _check(what: str, asked: int, least: int, most: int) -> None:
+    if not least <= asked <= most:
+        raise ConfigError(f"machine: {asked} {what} asked; {least} to {most} are possible")

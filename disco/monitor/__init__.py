@@ -1,0 +1,28 @@
+"""Disco itself: VMs on a machine, where their pages go, what their devices answer, what is counted.
+
+    monitor     the event loop: what the engine asks, and what Disco decides
+    vm          one virtual machine, from creation to its end
+    software    what a VM boots
+    board, bus  its devices, and how they reach the engine
+    memory      finding machine pages; a VM's memory as devices see it
+    placement   on which node a page goes: the policies
+    console     what a VM has printed
+    accounting  counters, pages by node and owner, time
+
+May import `disco.hardware`, `disco.devices`, `disco.storage`, `disco.guests` and the engine.
+"""
+
+from disco.monitor.monitor import Monitor, Outcome
+from disco.monitor.placement import FirstTouch, Fixed, PlacementPolicy, RoundRobin
+from disco.monitor.vm import Status, VirtualMachine
+
+__all__ = [
+    "FirstTouch",
+    "Fixed",
+    "Monitor",
+    "Outcome",
+    "PlacementPolicy",
+    "RoundRobin",
+    "Status",
+    "VirtualMachine",
+]

@@ -1,0 +1,130 @@
+"""What is counted: events of each vCPU, machine pages by node and owner, and time inside and outside.
+
+The counters are the engine's, by its names; the tables are views of the engine's memory. Nothing here
+is kept in step with anything: each figure is read where it is true, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disco import _engine
+from disco._engine import Engine
+
+
+def _dtype(description: Any) -> np.dtype[np.void]:
+    dtype: np.dtype[np.void] = np.dtype(description)
+    return dtype
+
+
+PMAP_DTYPE = _dtype(_engine.pmap_dtype)
+MEMMAP_DTYPE = _dtype(_engine.memmap_dtype)
+
+
+class PageState(IntEnum):
+    """Values of `state` in the pmap."""
+
+    NOTHING = 0
+    ABSENT = 1
+    PRIVATE = 2
+    SHARED = 3
+    DEVICE = 4
+
+
+class Owner(IntEnum):
+    """Values of `owner` in the memmap."""
+
+    HOLE = 0
+    FREE = 1
+    GUEST = 2
+    MONITOR = 3
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a VM has used.
+
+    Attributes:
+        vcpus: counters of each vCPU, by name.
+        pages_by_node: machine pages in the VM's pmap, by node.
+    """
+
+    vcpus: tuple[Mapping[str, int], ...]
+    pages_by_node: tuple[int, ...]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Sums over the vCPUs."""
+        total: Counter[str] = Counter()
+        for counters in self.vcpus:
+            total.update(counters)
+        return dict(total)
+
+    @property
+    def pages(self) -> int:
+        """Machine pages."""
+        return sum(self.pages_by_node)
+
+
+def pmap_of(engine: Engine, vm: int) -> NDArray[np.void]:
+    """The pmap of a VM, a row a physical page. The engine's memory, not a copy."""
+    return np.frombuffer(engine.pmap(vm), dtype=PMAP_DTYPE)
+
+
+def memmap_of(engine: Engine) -> NDArray[np.void]:
+    """The memmap, a row a machine page. The engine's memory, not a copy."""
+    return np.frombuffer(engine.memmap(), dtype=MEMMAP_DTYPE)
+
+
+def has_page(pmap: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which rows of a pmap have a machine page."""
+    present: NDArray[np.bool_] = np.isin(pmap["state"], (PageState.PRIVATE, PageState.SHARED))
+    return present
+
+
+def usage_of(engine: Engine, vm: int, *, vcpus: int, nodes: int) -> Usage:
+    """What a living VM has used so far."""
+    pmap = pmap_of(engine, vm)
+    node_of_page = memmap_of(engine)["node"][pmap["mpn"][has_page(pmap)]]
+    return Usage(
+        vcpus=tuple(engine.counters(vm, vcpu) for vcpu in range(vcpus)),
+        pages_by_node=tuple(np.bincount(node_of_page, minlength=nodes).tolist()),
+    )
+
+
+def pages_by_owner(engine: Engine, nodes: int) -> dict[str, tuple[int, ...]]:
+    """Machine pages of the whole machine: "free", "guest" and "monitor", each by node."""
+    memmap = memmap_of(engine)
+    return {
+        owner.name.lower(): tuple(
+            np.bincount(memmap["node"][memmap["owner"] == owner], minlength=nodes).tolist()
+        )
+        for owner in (Owner.FREE, Owner.GUEST, Owner.MONITOR)
+    }
+
+
+@dataclass
+class Clock:
+    """Host time, and how much of it the engine took. The rest is Python's.
+
+    Attributes:
+        wall_seconds: spent in `Monitor.run`.
+        engine_seconds: of these, inside the engine's run loop.
+    """
+
+    wall_seconds: float = 0.0
+    engine_seconds: float = 0.0
+
+    @property
+    def python_share(self) -> float:
+        """Share of wall time spent in Python, 0 to 1."""
+        if not self.wall_seconds:
+            return 0.0
+        return 1 - self.engine_seconds / self.wall_seconds

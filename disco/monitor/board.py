@@ -1,0 +1,85 @@
+"""The devices of one VM, wired up as its platform says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+from disco._engine import Engine
+from disco.devices.power import Power
+from disco.devices.uart import Uart
+from disco.devices.virtio.block import VirtioBlock
+from disco.devices.virtio.device import VirtioDevice
+from disco.devices.virtio.mmio import VirtioMmio
+from disco.devices.virtio.rng import VirtioRng
+from disco.guests.platform import UART_LINE, Platform
+from disco.monitor.bus import Bus
+from disco.monitor.memory import VmMemory
+from disco.storage.disk import Disk
+
+
+class Board:
+    """Console port, power registers, and a virtio slot for each disk and for entropy.
+
+    Attributes:
+        bus: where the devices answer.
+        memory: the VM's physical memory as devices see it.
+        ending: None, or what the guest asked of the power registers: "reset", or an exit status.
+    """
+
+    def __init__(self, *, engine: Engine, vm: int, platform: Platform, memory: VmMemory) -> None:
+        self.bus = Bus(engine=engine, vm=vm)
+        self.memory = memory
+        self.ending: str | int | None = None
+        self._platform = platform
+        self._add_power()
+
+    def _add_power(self) -> None:
+        base = self._platform.reset.base
+        power = Power(
+            wiring=self.bus.open(base),
+            on_reset=lambda: self._end("reset"),
+            on_power_off=self._end,
+        )
+        self.bus.attach(base, power)
+
+    def _end(self, ending: str | int) -> None:
+        self.ending = ending
+
+    def add_console(self, sink: Callable[[bytes], None]) -> Uart:
+        """The console port; `sink` gets what the guest prints."""
+        base = self._platform.uart.base
+        uart = Uart(line=self.bus.line(UART_LINE), wiring=self.bus.open(base), sink=sink)
+        self.bus.attach(base, uart)
+        return uart
+
+    def add_virtio(self, *, disks: Sequence[Disk], entropy_seed: int | None) -> None:
+        """A block device for each disk, then an entropy device if there is a seed for one."""
+        devices: list[tuple[str, VirtioDevice]] = [
+            (f"virtio-blk {index}", VirtioBlock(disk=disk, serial=f"disco-{index}"))
+            for index, disk in enumerate(disks)
+        ]
+        if entropy_seed is not None:
+            devices.append(("virtio-rng", VirtioRng(seed=entropy_seed)))
+        for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
+            transport = VirtioMmio(
+                name=name,
+                device=device,
+                memory=self.memory,
+                line=self.bus.line(slot.line),
+                wiring=self.bus.open(slot.region.base),
+            )
+            self.bus.attach(slot.region.base, transport)
+
+    def reset(self) -> None:
+        """Power-on state of all devices."""
+        self.ending = None
+        for device in self.bus.devices:
+            device.reset()
+
+
+def seed_of(*, machine_seed: int, vm: str) -> int:
+    """The seed of all that is random in one VM; VMs of one machine differ."""
+    text = f"{machine_seed} {vm}".encode()
+    digest = hashlib.blake2b(text, digest_size=8, person=b"disco vm seed").digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,125 @@
+"""Machine memory: finding a page for a VM, and the VM's memory as its devices and its loader see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from disco._engine import Engine
+from disco.devices.bus import GuestMemoryError
+from disco.errors import MemoryExhausted
+from disco.guests.platform import PAGE_SIZE, Platform
+from disco.hardware.machine import Machine
+from disco.monitor.placement import Fault, FirstTouch, HostFault, PlacementPolicy
+
+_PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+
+
+class Pages:
+    """Gives machine pages to VMs, on the node that the policy wishes or the nearest with room.
+
+    A policy is a guest in this house: if it raises, or names a node that does not exist, that is said
+    once, the page goes to the node of the fault, and the machine goes on.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        machine: Machine,
+        policy: PlacementPolicy,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.machine = machine
+        self._engine = engine
+        self._policy = policy
+        self._default = FirstTouch()
+        self._warn = warn
+        self._has_warned = False
+        self._orders = [machine.nodes_by_distance(node) for node in range(machine.nodes)]
+
+    def free_pages(self, node: int) -> int:
+        """Machine pages of the node that nobody owns."""
+        return self._engine.free_pages(node)
+
+    def place(self, fault: Fault) -> None:
+        """Gives the VM a zeroed page at `fault.ppn`.
+
+        Raises:
+            MemoryExhausted: no node has a free page.
+        """
+        for node in self._orders[self._choose(fault)]:
+            if self._engine.place_page(fault.vm, fault.ppn, node) >= 0:
+                return
+        raise MemoryExhausted(
+            f"physical page {fault.ppn:#x}: a machine page asked;"
+            f" all {self.machine.memory_bytes // PAGE_SIZE} of the machine are in use"
+        )
+
+    def _choose(self, fault: Fault) -> int:
+        try:
+            node = self._policy.choose(fault, self)
+            if 0 <= node < self.machine.nodes:
+                return node
+            problem = f"chose node {node!r}; 0 to {self.machine.nodes - 1} exist"
+        except Exception as error:  # noqa: BLE001  a policy is the user's code: it can raise anything
+            problem = f"raised {type(error).__name__}: {error}"
+        if not self._has_warned:
+            self._has_warned = True
+            self._warn(
+                f"placement policy {type(self._policy).__name__} {problem};"
+                " such pages go to the node of the fault"
+            )
+        return self._default.choose(fault, self)
+
+
+class VmMemory:
+    """The physical memory of one VM as a device or loader sees it: a `GuestMemory`.
+
+    A page that is written here for the first time is placed as if vCPU 0 had touched it.
+    """
+
+    def __init__(
+        self, *, engine: Engine, pages: Pages, vm: int, node: int, platform: Platform
+    ) -> None:
+        """`node` is that of the CPU of vCPU 0."""
+        self._engine = engine
+        self._pages = pages
+        self._vm = vm
+        self._node = node
+        self._ram = platform.ram
+
+    def read(self, paddr: int, length: int) -> bytes:
+        """Returns `length` bytes; absent pages read as zero. Raises `GuestMemoryError`."""
+        self._check(paddr, length)
+        return self._engine.read_physical(self._vm, paddr, length)
+
+    def write(self, paddr: int, data: bytes) -> None:
+        """Stores `data`, page by page. Raises `GuestMemoryError` and `MemoryExhausted`."""
+        self._check(paddr, len(data))
+        start = 0
+        while start < len(data):
+            end = min(len(data), start + PAGE_SIZE - (paddr + start) % PAGE_SIZE)
+            self._write_in_page(paddr + start, data[start:end])
+            start = end
+
+    def _check(self, paddr: int, length: int) -> None:
+        if length < 0 or not any(region.holds(paddr, length) for region in self._ram):
+            raise GuestMemoryError(paddr=paddr, length=length)
+
+    def _write_in_page(self, paddr: int, data: bytes) -> None:
+        try:
+            self._engine.write_physical(self._vm, paddr, data)
+        except KeyError:
+            self._place(paddr >> _PAGE_SHIFT)
+            self._engine.write_physical(self._vm, paddr, data)
+
+    def _place(self, ppn: int) -> None:
+        self._pages.place(
+            HostFault(
+                vm=self._vm,
+                vcpu=0,
+                node=self._node,
+                ppn=ppn,
+                store=True,
+                cycle=self._engine.now,
+            )
+        )

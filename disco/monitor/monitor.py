@@ -1,0 +1,450 @@
+"""Disco: several VMs on one machine.
+
+The engine runs until something has to be decided and returns that as events. Here is what Disco decides:
+
+    PageFault       a page is needed: the placement policy says on which node; zeroed, then the vCPU retries
+    DeviceAccess    a register was read or written: the device of that VM answers
+    PostedWrites    registers whose writes can wait were written
+    VcpuStopped     a vCPU cannot go on: an orderly power-off, or the end of that VM with a report
+    Followed        a miss that somebody wanted to see, complete
+
+A VM that asks for the impossible ends alone; nothing that a guest does raises an error out of `run`.
+
+Source: Bugnion, Devine, Rosenblum: Disco (SOSP'97), section 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disco._engine import (
+    DeviceAccess,
+    Engine,
+    Event,
+    Followed,
+    PageFault,
+    PostedWrites,
+    VcpuStopped,
+)
+from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
+from disco.guests.images import Image
+from disco.guests.platform import PAGE_SIZE, Platform
+from disco.hardware.machine import Machine
+from disco.monitor.accounting import Clock, memmap_of, pages_by_owner
+from disco.monitor.board import seed_of
+from disco.monitor.memory import Pages, VmMemory
+from disco.monitor.placement import FirstTouch, PlacementPolicy
+from disco.monitor.software import Source
+from disco.monitor.vm import Status, VirtualMachine, VmConfig
+from disco.storage.disk import Disk, RawDisk
+
+logger = logging.getLogger(__name__)
+
+#: Rounds between two looks at limits and signals: a fraction of a second of host time.
+SLICE_ROUNDS = 20
+
+
+class Outcome(Enum):
+    """Why `Monitor.run` returned."""
+
+    ENDED = "every VM has ended"
+    UNTIL = "what was waited for has happened"
+    SIMULATED_TIME = "the simulated time is over"
+    WALL_TIME = "the wall time is over"
+    IDLE = "every VM waits for something that nobody will do"
+
+
+class Monitor:
+    """Disco on a machine. A context manager: leaving it ends all VMs.
+
+    Attributes:
+        machine: the machine's description.
+        vms: all VMs in the order of creation, ended ones too.
+        clock: host time spent.
+    """
+
+    def __init__(
+        self,
+        machine: Machine | None = None,
+        *,
+        placement: PlacementPolicy | None = None,
+        overcommit: bool = False,
+        warn: Callable[[str], None] = logger.warning,
+    ) -> None:
+        """Builds the machine.
+
+        Args:
+            machine: what to simulate; None: the default one.
+            placement: where pages go; None: `FirstTouch`.
+            overcommit: allow VMs with more memory together than the machine has; the VM that
+                finds no page left is stopped.
+            warn: gets what a user should know though the run goes on.
+
+        Raises:
+            ConfigError: the host cannot give the machine its memory.
+        """
+        self.machine = machine or Machine()
+        self.vms: list[VirtualMachine] = []
+        self.clock = Clock()
+        self._overcommit = overcommit
+        self._engine = _build(self.machine)
+        self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
+        self._living: dict[int, VirtualMachine] = {}
+        self._vcpu_count = 0
+        self._followed: list[Followed] = []
+        self._handlers: Mapping[type[Event], Callable[[VirtualMachine, Any], None]] = {
+            PageFault: self._page_fault,
+            DeviceAccess: self._device_access,
+            PostedWrites: self._posted_writes,
+            VcpuStopped: self._vcpu_stopped,
+            Followed: self._was_followed,
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends every VM that has not ended. Twice is fine."""
+        for vm in tuple(self._living.values()):
+            self._end(vm, Status.CLOSED)
+
+    # -- virtual machines -------------------------------------------------------------------
+
+    def create_vm(
+        self,
+        name: str,
+        *,
+        image: Image | None = None,
+        kernel: Path | None = None,
+        initrd: Path | None = None,
+        append: str = "",
+        command: Sequence[str] | str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        memory_mib: int = 128,
+        vcpus: int = 1,
+        disks: Sequence[Path | Disk] = (),
+        entropy: bool = False,
+        restart_on_reset: bool = False,
+    ) -> VirtualMachine:
+        """Makes a VM, ready to `boot`.
+
+        Args:
+            name: unique on this machine.
+            image, kernel, initrd, append, command, files: what it boots, see `Source`.
+            memory_mib: physical memory in MiB.
+            vcpus: virtual CPUs.
+            disks: paths of raw images to open writable, or open disks; /dev/vda is the first.
+            entropy: give it a virtio entropy device, seeded by the machine's seed.
+            restart_on_reset: boot it again when the guest asks for a restart.
+
+        Raises:
+            ConfigError: no such VM can be, or not beside those that are.
+            ImageError: a kernel, initrd or disk cannot be used.
+        """
+        if any(vm.name == name for vm in self.vms) or not name:
+            raise ConfigError(f"VM '{name}': a name that no other VM has is possible")
+        platform = Platform(
+            memory_bytes=memory_mib << 20,
+            vcpu_count=vcpus,
+            virtio_count=len(disks) + entropy,
+            clock_hz=self.machine.clock_hz,
+        )
+        source = Source(
+            image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
+        )
+        with ExitStack() as opened:
+            config = VmConfig(
+                name=name,
+                platform=platform,
+                software=source.read(platform, vm=name, seed=self.machine.seed),
+                disks=[_open(disk, opened) for disk in disks],
+                entropy=entropy,
+                restart_on_reset=restart_on_reset,
+                seed=seed_of(machine_seed=self.machine.seed, vm=name),
+                resources=opened.pop_all(),
+            )
+        try:
+            return self._add(config)
+        except ConfigError:
+            config.resources.close()
+            raise
+
+    def _add(self, config: VmConfig) -> VirtualMachine:
+        engine, platform = self._engine, config.platform
+        number = engine.create_vm(
+            memory_bytes=platform.memory_bytes,
+            ram=[(region.base, region.size) for region in platform.ram],
+            vcpus=platform.vcpu_count,
+        )
+        try:
+            self._check_commitment(config)
+        except ConfigError:
+            engine.destroy_vm(number)
+            raise
+        first = self._vcpu_count
+        self._vcpu_count += platform.vcpu_count
+        cpus = tuple(vcpu % self.machine.cpus for vcpu in range(first, self._vcpu_count))
+        for vcpu, cpu in enumerate(cpus):
+            engine.assign(number, vcpu, cpu)
+        memory = VmMemory(
+            engine=engine,
+            pages=self._pages,
+            vm=number,
+            node=self.machine.node_of_cpu[cpus[0]],
+            platform=platform,
+        )
+        vm = VirtualMachine(
+            config=config,
+            engine=engine,
+            number=number,
+            cpus=cpus,
+            nodes=self.machine.nodes,
+            memory=memory,
+        )
+        self.vms.append(vm)
+        self._living[number] = vm
+        return vm
+
+    def _check_commitment(self, config: VmConfig) -> None:
+        """Whether all living VMs and a new one could use all of their memory at once."""
+        owners = pages_by_owner(self._engine, self.machine.nodes)
+        possible = (sum(owners["free"]) + sum(owners["guest"])) * PAGE_SIZE
+        promised = sum(vm.config.platform.memory_bytes for vm in self._living.values())
+        asked = config.platform.memory_bytes
+        if promised + asked > possible and not self._overcommit:
+            raise ConfigError(
+                f"VM '{config.name}': {asked >> 20} MiB asked, {max(0, possible - promised) >> 20}"
+                f" MiB possible: the machine has {self.machine.memory_bytes >> 20} MiB, of which"
+                f" other VMs have {promised >> 20} MiB and Disco the rest"
+            )
+
+    # -- running ----------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """Simulated time in cycles."""
+        return self._engine.now
+
+    @property
+    def seconds(self) -> float:
+        """Simulated time in seconds."""
+        return self._engine.now / self.machine.clock_hz
+
+    def run(
+        self,
+        *,
+        seconds: float | None = None,
+        wall_seconds: float | None = None,
+        until: Callable[[], bool] | None = None,
+    ) -> Outcome:
+        """Runs all booted VMs until each has ended, or a limit is reached.
+
+        Args:
+            seconds: limit of simulated time from now.
+            wall_seconds: limit of host time; where it falls differs from run to run.
+            until: asked every few rounds, at the same simulated times in each run.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the monitor is whole and `run` can be called again.
+        """
+        end = None if seconds is None else self.now + self.machine.cycles(seconds)
+        start = time.perf_counter()
+        try:
+            with _deferred_interrupt() as raise_if_interrupted:
+                while any(vm.is_running for vm in self._living.values()):
+                    raise_if_interrupted()
+                    if until is not None and until():
+                        return Outcome.UNTIL
+                    if end is not None and self.now >= end:
+                        return Outcome.SIMULATED_TIME
+                    if wall_seconds is not None and time.perf_counter() - start >= wall_seconds:
+                        return Outcome.WALL_TIME
+                    if not self._run_slice(end):
+                        return Outcome.IDLE
+            return Outcome.ENDED
+        finally:
+            self.clock.wall_seconds += time.perf_counter() - start
+
+    def _run_slice(self, end: int | None) -> bool:
+        """Runs to the next multiple of a slice, or to `end`. False: no vCPU will ever be ready."""
+        engine, slice_cycles = self._engine, SLICE_ROUNDS * self.machine.quantum_cycles
+        target = (engine.now // slice_cycles + 1) * slice_cycles
+        if end is not None:
+            target = min(target, end)
+        while engine.now < target and self._living:
+            start = time.perf_counter()
+            events = engine.run(target)
+            self.clock.engine_seconds += time.perf_counter() - start
+            if not events and engine.now < target:
+                return engine.next_event() is not None
+            self._handle(events)
+        return True
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        living, handlers = self._living, self._handlers
+        for event in events:
+            vm = living.get(event.vm)
+            if vm is None:
+                continue  # it ended by an earlier event of the same round
+            try:
+                handlers[type(event)](vm, event)
+            except MemoryExhausted as error:
+                self._end(vm, Status.STOPPED, MemoryExhausted(f"VM '{vm.name}': {error}"))
+            except DiscoError as error:
+                vcpu = event.vcpu if isinstance(event, DeviceAccess) else 0
+                self._stop(vm, vcpu=vcpu, cause=str(error))
+
+    # -- what Disco decides -----------------------------------------------------------------
+
+    def _page_fault(self, vm: VirtualMachine, fault: PageFault) -> None:
+        if fault.protected:
+            self._engine.protect_page(fault.vm, fault.ppn, True)
+        else:
+            self._pages.place(fault)
+
+    def _device_access(self, vm: VirtualMachine, access: DeviceAccess) -> None:
+        value = vm.board.bus.access(access)
+        if vm.board.ending is None:
+            self._engine.complete_access(access.vm, access.vcpu, value)
+        else:
+            self._power(vm)
+
+    def _posted_writes(self, vm: VirtualMachine, event: PostedWrites) -> None:
+        vm.board.bus.posted(event.writes)
+
+    def _power(self, vm: VirtualMachine) -> None:
+        """The guest wrote the power registers: the access never ends, the VM does."""
+        if vm.board.ending != "reset":
+            self._end(vm, Status.HALTED)
+        elif vm.config.restart_on_reset:
+            vm.restart()
+        else:
+            self._end(vm, Status.RESET)
+
+    def _vcpu_stopped(self, vm: VirtualMachine, event: VcpuStopped) -> None:
+        if event.cause == "halted":
+            self._end(vm, Status.HALTED)
+        else:
+            self._stop(vm, vcpu=event.vcpu, cause=f"{event.cause}: {event.detail}")
+
+    def _was_followed(self, vm: VirtualMachine, event: Followed) -> None:
+        self._followed.append(event)
+
+    def _stop(self, vm: VirtualMachine, *, vcpu: int, cause: str) -> None:
+        pc = vm.registers(vcpu)["pc"]
+        self._end(vm, Status.STOPPED, GuestStopped(vm=vm.name, vcpu=vcpu, pc=pc, cause=cause))
+
+    def _end(self, vm: VirtualMachine, status: Status, error: DiscoError | None = None) -> None:
+        del self._living[vm.number]
+        vm.end(status, error)
+
+    # -- looking ----------------------------------------------------------------------------
+
+    @property
+    def memmap(self) -> NDArray[np.void]:
+        """A row a machine page: owner, node, mappers. The engine's memory; read it between runs."""
+        return memmap_of(self._engine)
+
+    def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
+        """Machine pages now: "free", "guest" and "monitor", each by node."""
+        return pages_by_owner(self._engine, self.machine.nodes)
+
+    def follow(self, vm: VirtualMachine, kind: str = "any") -> Followed | None:
+        """Runs until the VM's next miss of this kind is through all its steps.
+
+        Args:
+            kind: "any", "l2tlb", "forwarded", "kernel" or "page fault".
+
+        Returns:
+            The miss, or None if the VM ended or waits for ever before it had one.
+        """
+        self._followed.clear()
+        self._engine.follow(vm.number, kind)
+        self.run(until=lambda: bool(self._followed) or not vm.is_running)
+        return self._followed[0] if self._followed else None
+
+    def digest(self) -> str:
+        """SHA-256 over simulated time, and every VM's end, counters and console, in hexadecimal.
+
+        Two runs of the same configuration and seed have the same digest, on every host.
+        """
+        record = {
+            "now": self.now,
+            "vms": [
+                [vm.name, vm.status, vm.exit_status, vm.usage.vcpus, vm.console.digest]
+                for vm in self.vms
+            ],
+        }
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _build(machine: Machine) -> Engine:
+    try:
+        return Engine(
+            node_of_cpu=machine.node_of_cpu,
+            nodes=machine.nodes,
+            memory_bytes_per_node=machine.memory_bytes_per_node,
+            clock_hz=machine.clock_hz,
+            quantum_cycles=machine.quantum_cycles,
+            tlb_entries=machine.tlb_entries,
+            l2tlb_entries=machine.l2tlb_entries,
+            host_threads=machine.host_threads,
+            seed=machine.seed,
+            costs=machine.costs,
+        )
+    except ValueError as error:
+        raise ConfigError(f"machine: {error}") from error
+
+
+def _open(disk: Path | Disk, opened: ExitStack) -> Disk:
+    return opened.enter_context(RawDisk(disk)) if isinstance(disk, Path) else disk
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C waits until the function that this gives is called; a second one does not wait.
+
+    An interrupt between the engine's events and their answers would leave vCPUs that nobody answers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    is_pending = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_pending
+        if is_pending:
+            raise KeyboardInterrupt
+        is_pending = True
+
+    def raise_if_pending() -> None:
+        if is_pending:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield raise_if_pending
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,123 @@
+"""What runs in a VM: a kernel, its initrd and command line, and perhaps one command.
+
+Everything is read and checked when the `Software` is made; putting it into memory cannot fail for a
+reason that lies in a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from disco.errors import ConfigError, ImageError
+from disco.guests import command as guest_command
+from disco.guests import devicetree, initramfs, kernel
+from disco.guests.images import Image
+from disco.guests.kernel import Layout, LoadedKernel
+from disco.guests.platform import Platform
+from disco.monitor.memory import VmMemory
+
+#: UHI's argument registers by number.
+_REGISTER_NUMBERS = {"a0": 4, "a1": 5, "a2": 6, "a3": 7}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a VM's software comes from.
+
+    Attributes:
+        image: kernel, initrd and command line that belong together.
+        kernel: path of an ELF kernel, instead of the image's.
+        initrd: path of an initramfs, instead of the image's.
+        append: more words for the kernel command line.
+        command: one command for the image's /init: words, or a shell script; None boots to a shell.
+        files: files by path without a leading slash, laid over the image's initramfs.
+    """
+
+    image: Image | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    command: Sequence[str] | str | None = None
+    files: Mapping[str, bytes] | None = None
+
+    def read(self, platform: Platform, *, vm: str, seed: int) -> Software:
+        """Reads the files and finds a place for each on `platform`.
+
+        Raises:
+            ConfigError: these don't go together.
+            ImageError: a file cannot be read, or is not what it should be, or does not fit.
+        """
+        path = self._kernel_path(vm)
+        loaded = kernel.load(path, memory_bytes=platform.memory_bytes)
+        initrd = self._initrd()
+        nonce = guest_command.nonce(seed=seed, vm=vm) if self.command is not None else ""
+        words = [
+            self.image.command_line if self.image else "",
+            guest_command.kernel_words(nonce) if nonce else "",
+            f"disco.hostname={vm}" if self.image else "",
+            self.append,
+        ]
+        return Software(
+            kernel=loaded,
+            initrd=initrd,
+            layout=kernel.place(loaded, initrd_size=len(initrd), platform=platform),
+            command_line=" ".join(word for word in words if word),
+            nonce=nonce,
+        )
+
+    def _kernel_path(self, vm: str) -> Path:
+        if self.command is not None and (self.image is None or self.initrd is not None):
+            raise ConfigError(
+                f"VM '{vm}': a command asked, but no image; only an image's /init runs commands"
+            )
+        if self.kernel is not None:
+            return self.kernel
+        if self.image is None:
+            raise ConfigError(f"VM '{vm}': nothing to boot; an image or a kernel is possible")
+        return self.image.kernel
+
+    def _initrd(self) -> bytes:
+        path = self.initrd or (self.image.initrd if self.image else None)
+        try:
+            base = path.read_bytes() if path else b""
+        except OSError as error:
+            raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
+        if self.command is not None:
+            return initramfs.append(base, guest_command.tree(self.command, self.files))
+        if self.files:
+            tree = {path: initramfs.file(content) for path, content in self.files.items()}
+            return initramfs.append(base, tree)
+        return base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Software:
+    """A checked kernel with its companions and their places.
+
+    Attributes:
+        nonce: the word that marks the command's exit status; empty without a command.
+    """
+
+    kernel: LoadedKernel
+    initrd: bytes
+    layout: Layout
+    command_line: str
+    nonce: str
+
+    def load(self, memory: VmMemory, platform: Platform, *, seed: int) -> dict[int, int]:
+        """Puts all into memory, and returns the registers that the kernel is entered with, by number.
+
+        Raises:
+            ConfigError: the command line is longer than a kernel takes.
+            MemoryExhausted: the machine has no page left.
+        """
+        boot = devicetree.Boot(command_line=self.command_line, initrd=self.layout.initrd, seed=seed)
+        tree = devicetree.build(platform, boot)
+        for segment in self.kernel.segments:
+            memory.write(segment.paddr, segment.data)
+        memory.write(self.layout.device_tree.base, tree)
+        if self.layout.initrd is not None:
+            memory.write(self.layout.initrd.base, self.initrd)
+        return {_REGISTER_NUMBERS[name]: value for name, value in self.layout.registers.items()}

@@ -1,0 +1,221 @@
+"""A virtual machine: its vCPUs, physical memory, devices and console, from creation to its end.
+
+    created --boot()--> running --+--> halted    the guest powered off
+                                  +--> reset     the guest asked for a restart, and gets none
+                                  +--> stopped   it could not go on; `error` says why
+                                  +--> closed    it was taken away
+
+When a VM ends, its machine pages go back to the machine at once, so that other VMs can have them. What
+it had used by then, its counters and its pmap stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disco._engine import Engine
+from disco.devices.uart import Uart
+from disco.errors import ConfigError, DiscoError, MemoryExhausted
+from disco.guests import command as guest_command
+from disco.guests.platform import Platform
+from disco.monitor.accounting import Usage, has_page, pmap_of, usage_of
+from disco.monitor.board import Board
+from disco.monitor.console import Console
+from disco.monitor.memory import VmMemory
+from disco.monitor.software import Software
+from disco.storage.disk import Disk
+
+
+class Status(StrEnum):
+    """Where a VM is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    HALTED = "halted"
+    RESET = "reset"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+
+
+#: A VM in one of these still has vCPUs, memory and devices.
+LIVING = frozenset({Status.CREATED, Status.RUNNING})
+
+
+@dataclass(frozen=True)
+class Final:
+    """What stays of a VM: usage, pmap and the registers of each vCPU when it ended."""
+
+    usage: Usage
+    pmap: NDArray[np.void]
+    registers: tuple[dict[str, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmConfig:
+    """A VM as it was asked for, checked.
+
+    Attributes:
+        name: as messages and reports show it.
+        platform: what the guest sees.
+        software: what it boots.
+        disks: what its block devices hold.
+        entropy: whether it has an entropy device.
+        restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
+        seed: of all that is random in this VM.
+        resources: closed when the VM ends.
+    """
+
+    name: str
+    platform: Platform
+    software: Software
+    disks: Sequence[Disk]
+    entropy: bool
+    restart_on_reset: bool
+    seed: int
+    resources: ExitStack
+
+
+class VirtualMachine:
+    """One VM. `Monitor.create_vm` makes it, `boot` starts it, `Monitor.run` runs it.
+
+    Attributes:
+        config: what was asked for.
+        number: the engine's number, from 0 in the order of creation.
+        cpus: the CPU of each vCPU.
+        console: what the guest has printed.
+        status: where the VM is in its life.
+        error: why it was stopped, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: VmConfig,
+        engine: Engine,
+        number: int,
+        cpus: tuple[int, ...],
+        nodes: int,
+        memory: VmMemory,
+    ) -> None:
+        """`nodes` is how many the machine has."""
+        self.config = config
+        self.number = number
+        self.cpus = cpus
+        self.console = Console()
+        self.status = Status.CREATED
+        self.error: DiscoError | None = None
+        self._engine = engine
+        self._nodes = nodes
+        self._final: Final | None = None
+        self.board = Board(engine=engine, vm=number, platform=config.platform, memory=memory)
+        self._uart: Uart = self.board.add_console(self.console.write)
+        self.board.add_virtio(
+            disks=config.disks, entropy_seed=config.seed if config.entropy else None
+        )
+
+    def __repr__(self) -> str:
+        mib = self.config.platform.memory_bytes >> 20
+        return f"VirtualMachine('{self.name}', {mib} MiB, {len(self.cpus)} vCPU, {self.status})"
+
+    @property
+    def name(self) -> str:
+        """As messages and reports show it."""
+        return self.config.name
+
+    # -- life -------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Loads the software and makes vCPU 0 ready; `Monitor.run` then runs it.
+
+        A machine without enough memory left stops the VM here, as it would later: see `error`.
+
+        Raises:
+            ConfigError: the VM has been booted before.
+        """
+        if self.status is not Status.CREATED:
+            raise ConfigError(f"VM '{self.name}': boot asked, but it is {self.status}")
+        self._start()
+
+    def restart(self) -> None:
+        """Power-on state of memory, devices and vCPUs, then `boot`."""
+        for ppn in np.flatnonzero(has_page(self.pmap)).tolist():
+            self._engine.unmap_page(self.number, ppn)
+        self.board.reset()
+        self._start()
+
+    def _start(self) -> None:
+        config = self.config
+        try:
+            registers = config.software.load(self.board.memory, config.platform, seed=config.seed)
+        except MemoryExhausted as error:
+            self.end(Status.STOPPED, MemoryExhausted(f"VM '{self.name}': {error}"))
+            return
+        self._engine.set_vcpu(self.number, 0, pc=config.software.kernel.entry, gpr=registers)
+        self.status = Status.RUNNING
+
+    def end(self, status: Status, error: DiscoError | None = None) -> None:
+        """Takes vCPUs, memory and devices away; what was used stays readable. Once only."""
+        assert self.status in LIVING, f"VM '{self.name}' has ended before: {self.status}"
+        self._final = Final(
+            usage=self.usage,
+            pmap=self.pmap.copy(),
+            registers=tuple(self.registers(vcpu) for vcpu in range(len(self.cpus))),
+        )
+        self.status = status
+        self.error = error
+        self._engine.destroy_vm(self.number)
+        self.config.resources.close()
+
+    # -- what it shows ----------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been booted and has not ended."""
+        return self.status is Status.RUNNING
+
+    @property
+    def exit_status(self) -> int | None:
+        """How the guest's command ended, or 0 if it powered off without one. None: not in order."""
+        if self.status is not Status.HALTED:
+            return None
+        if self.config.software.nonce:
+            return guest_command.exit_status(self.console.data, self.config.software.nonce)
+        return self.board.ending if isinstance(self.board.ending, int) else 0
+
+    @property
+    def usage(self) -> Usage:
+        """Counters and pages, now or when it ended."""
+        if self._final is not None:
+            return self._final.usage
+        return usage_of(self._engine, self.number, vcpus=len(self.cpus), nodes=self._nodes)
+
+    @property
+    def pmap(self) -> NDArray[np.void]:
+        """A row a physical page: machine page, state, writable, backmaps.
+
+        The engine's memory while the VM lives (read it between runs), a copy once it has ended.
+        """
+        if self._final is not None:
+            return self._final.pmap
+        return pmap_of(self._engine, self.number)
+
+    def registers(self, vcpu: int = 0) -> dict[str, int]:
+        """pc, hi, lo, r0 to r31 and the virtual CP0 by the manual's names, now or when it ended."""
+        if self._final is not None:
+            return self._final.registers[vcpu]
+        return self._engine.vcpu_registers(self.number, vcpu)
+
+    def has_printed(self, text: str) -> bool:
+        """Whether `text` is on the console."""
+        return self.console.contains(text)
+
+    def type(self, text: str | bytes) -> None:
+        """Types into the console; what the guest has no room for waits."""
+        if self.status in LIVING:
+            self._uart.feed(text.encode() if isinstance(text, str) else text)
