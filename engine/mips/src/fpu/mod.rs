@@ -19,14 +19,14 @@
 //!
 //! # Rules
 //! - NaNs are encoded as before 2008: a set top fraction bit is signaling. A signaling operand
-//!   raises Invalid and gives the default NaN; else the first quiet operand is the result. QEMU
-//!   before 6.1 does the same; later ones give the default NaN for quiet operands too.
+//!   raises Invalid and gives the default NaN; else the first quiet operand is the result.
+//!   Unicorn 2.1 (QEMU 5.0) does the same; QEMU today gives the default NaN for quiet ones too.
 //! - CVT.S.D of a quiet NaN keeps the upper fraction bits; if they are all zero the result is the
-//!   default NaN, where QEMU before 6.1 made an infinity.
+//!   default NaN, where Unicorn 2.1 makes an infinity.
 //! - Tininess is detected after rounding. Underflow needs inexactness too, unless it would trap.
 //! - With FCSR.FS a tiny result becomes a zero of its sign in every rounding mode, Underflow and
-//!   Inexact. Operands are not flushed. The manual gives RP and RM the smallest normal number
-//!   instead; QEMU gives zero, but raises neither flag.
+//!   Inexact. Operands are not flushed. By the manual RP and RM can also give the smallest normal
+//!   number of their direction; QEMU gives zero, but raises neither flag.
 //! - ABS and NEG change the sign bit and nothing else, as QEMU does. The manual calls them
 //!   arithmetic here (FCSR.ABS2008 = 0): a signaling NaN would raise Invalid.
 //! - MADD and its kin round twice, after the multiplication and after the addition, as Release 2
