@@ -59,16 +59,16 @@ class Apt:
     """apt with a state of its own in `folder`, for one `architecture` of one Debian `release`.
 
     Attributes:
-        mirror: address of the one mirror to use; None: those of the machine's own apt.
         etc: configuration folder of the machine's apt.
+        mirror: address of the one mirror to use; None: those of the machine's apt.
         progress: told of each step.
     """
 
     folder: Path
     architecture: str
-    release: str = "bookworm"
+    release: str
+    etc: Path
     mirror: str | None = None
-    etc: Path = ETC
     progress: Progress = silent
 
     def update(self) -> None:

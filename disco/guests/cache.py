@@ -12,7 +12,6 @@ folder, which the next writer removes.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -109,12 +108,10 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def _told(folder: Path) -> Iterator[None]:
-    """Says in our words what the disk says in its own."""
+    """Says in our words what the disk says in its own: full, read-only, not ours."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
         raise ImageError(
             f"cache {folder}: cannot be written: {error.strerror};"
             " set XDG_CACHE_HOME to a folder that can"

@@ -128,6 +128,7 @@ def build(
             architecture=chosen.architecture,
             release=chosen.release,
             mirror=mirror,
+            etc=apt.ETC,
             progress=progress,
         )
         packages = _Packages(cache, source, offline=offline)
@@ -334,8 +335,12 @@ def _read_record(cache: Cache, chosen: Recipe) -> Image | None:
             key=record["key"],
             sha256={name: record["sha256"][name] for name in (_KERNEL, _INITRD)},
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise ImageError(
+            f"image {chosen.name}: its record {path} cannot be read: {error.strerror}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ImageError(
             f"image {chosen.name}: its record {path} is damaged; remove that file and build again"

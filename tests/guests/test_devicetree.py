@@ -1,0 +1,129 @@
+"""Platform and device tree: one map, read back by the reference library and by dtc."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from itertools import pairwise
+from typing import Any
+
+import libfdt  # type: ignore[import-untyped]
+import pytest
+
+from disco.errors import ConfigError
+from disco.guests import devicetree, platform
+from disco.guests.devicetree import Boot
+from disco.guests.platform import Platform, Region
+
+MIB = 1 << 20
+FULL = Platform(memory_bytes=512 * MIB, vcpu_count=2, virtio_count=5)
+BOOT = Boot(command_line="console=ttyS0", initrd=Region(0x401_0000, 4_902_400), seed=7)
+
+
+def cells(tree: libfdt.Fdt, path: str, name: str) -> list[int]:
+    value = bytes(tree.getprop(tree.path_offset(path), name))
+    return [int.from_bytes(value[i : i + 4], "big") for i in range(0, len(value), 4)]
+
+
+def text(tree: libfdt.Fdt, path: str, name: str) -> str:
+    return str(tree.getprop(tree.path_offset(path), name).as_str())
+
+
+def test_ram_is_low_up_to_256_mib_and_high_from_there() -> None:
+    tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    assert cells(tree, "/memory@0", "reg") == [0, 0, 0, 0x1000_0000]
+    assert cells(tree, "/memory@20000000", "reg") == [0, 0x2000_0000, 0, 0x1000_0000]
+    assert Platform(memory_bytes=256 * MIB).ram == (Region(0, 256 * MIB),)
+    assert sum(region.size for region in FULL.ram) == FULL.memory_bytes
+
+
+def test_no_two_parts_of_a_platform_share_a_page() -> None:
+    widest = Platform(memory_bytes=platform.RAM_LOW_SIZE_MAX * 4, virtio_count=32)
+    parts = [*widest.ram, widest.uart, widest.reset, *(slot.region for slot in widest.virtio)]
+    parts.sort(key=lambda region: region.base)
+    for before, after in pairwise(parts):
+        assert -(-before.end // platform.PAGE_SIZE) <= after.base // platform.PAGE_SIZE
+
+
+def test_devices_drive_lines_that_are_neither_software_nor_timer() -> None:
+    lines = {slot.line for slot in Platform(memory_bytes=MIB, virtio_count=32).virtio}
+    assert lines == {2, 3, 5, 6}
+    assert platform.UART_LINE not in lines | {platform.TIMER_LINE, 0, 1}
+
+
+def test_every_device_of_the_platform_is_in_the_tree() -> None:
+    tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    for slot in FULL.virtio:
+        path = f"/soc/virtio@{slot.region.base:x}"
+        assert text(tree, path, "compatible") == "virtio,mmio"
+        assert cells(tree, path, "reg") == [0, slot.region.base, 0, 0x200]
+        assert cells(tree, path, "interrupts") == [slot.line]
+    uart = f"/soc/serial@{FULL.uart.base:x}"
+    assert cells(tree, uart, "reg") == [0, 0x1F00_0000, 0, 0x20]
+    assert cells(tree, uart, "reg-shift") == [2]
+    assert text(tree, "/aliases", "serial0") == uart
+    assert cells(tree, "/soc/reboot", "mask") == [platform.RESET_VALUE]
+    regmap = tree.node_offset_by_phandle(cells(tree, "/soc/reboot", "regmap")[0])
+    assert tree.get_name(regmap) == f"syscon@{FULL.reset.base:x}"
+
+
+def test_each_vcpu_has_the_clock() -> None:
+    tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    for index in range(2):
+        assert cells(tree, f"/cpus/cpu@{index}", "reg") == [index]
+        clock = tree.node_offset_by_phandle(cells(tree, f"/cpus/cpu@{index}", "clocks")[0])
+        assert tree.getprop(clock, "clock-frequency").as_uint32() == FULL.clock_hz
+    assert tree.path_offset("/cpus/cpu@2", libfdt.QUIET_NOTFOUND) < 0
+
+
+def test_chosen_says_what_this_boot_is() -> None:
+    tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    assert text(tree, "/chosen", "bootargs") == "console=ttyS0"
+    assert cells(tree, "/chosen", "linux,initrd-start") == [0, 0x401_0000]
+    assert cells(tree, "/chosen", "linux,initrd-end") == [0, 0x401_0000 + 4_902_400]
+    assert len(tree.getprop(tree.path_offset("/chosen"), "rng-seed")) == 32
+    bare = libfdt.Fdt(devicetree.build(FULL, Boot()))
+    assert not bare.hasprop(bare.path_offset("/chosen"), "linux,initrd-start")
+
+
+def test_the_same_seed_gives_the_same_tree_and_another_seed_another() -> None:
+    assert devicetree.build(FULL, BOOT) == devicetree.build(FULL, BOOT)
+    assert devicetree.rng_seed(7) != devicetree.rng_seed(8)
+
+
+def test_the_largest_tree_fits_into_the_room_kept_for_it() -> None:
+    largest = Platform(memory_bytes=1 << 34, vcpu_count=256, virtio_count=32)
+    tree = devicetree.build(largest, Boot(command_line="x" * devicetree.COMMAND_LINE_SIZE_MAX))
+    assert len(tree) <= devicetree.SIZE_MAX
+    with pytest.raises(ConfigError, match="4096 bytes asked; up to 4095"):
+        devicetree.build(largest, Boot(command_line="x" * 4096))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"memory_bytes": 0}, "0 bytes asked"),
+        ({"memory_bytes": -4096}, "-4096 bytes asked"),
+        ({"memory_bytes": 4097}, "4097 bytes asked; a multiple of 4096"),
+        ({"memory_bytes": 1 << 36}, "65536 MiB asked; up to 65280 MiB"),
+        ({"memory_bytes": MIB, "virtio_count": 33}, "33 asked; 0 to 32"),
+        ({"memory_bytes": MIB, "virtio_count": -1}, "-1 asked"),
+        ({"memory_bytes": MIB, "vcpu_count": 0}, "0 asked; 1 to 256"),
+        ({"memory_bytes": MIB, "clock_hz": 3}, "3 Hz asked"),  # Count goes at half of it
+        ({"memory_bytes": MIB, "clock_hz": 1 << 32}, "Hz asked"),  # one cell of 32 bits
+    ],
+)
+def test_a_platform_that_cannot_exist_is_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Platform(**wrong)
+
+
+@pytest.mark.skipif(shutil.which("dtc") is None, reason="needs dtc")
+def test_dtc_has_no_complaint() -> None:
+    result = subprocess.run(
+        ["dtc", "-I", "dtb", "-O", "dts", "-"],
+        input=devicetree.build(FULL, BOOT), capture_output=True, check=True,
+    )  # fmt: skip
+    # A node without `reg` in a bus: the form that the binding of syscon-reboot asks for.
+    complaints = [line for line in result.stderr.decode().splitlines() if "/soc/reboot" not in line]
+    assert complaints == []
