@@ -19,10 +19,10 @@
 //! which are the classic segments; so there is one path through this file.
 //!
 //! ```text
-//!          63 61 60 59 58 56 55          31     25 24 23  22 20 19 18  16 15     9 8 7  6  4  3 2  0
-//! SegCtl0  | KAM |  0                   |   PA1   | 0 0 | AM1  EU1   C1 |   PA0   | 0 | AM0  EU0   C0
-//! SegCtl1  | XAM |  0                   |   PA3   | 0 0 | AM3  EU3   C3 |   PA2   | 0 | AM2  EU2   C2
-//! SegCtl2  |     XR    |  0             |   PA5   | 0 0 | AM5  EU5   C5 |   PA4   | 0 | AM4  EU4   C4
+//!           63:62  61:59  58:56   31:25  22:20  19   18:16   15:9  6:4  3    2:0
+//! SegCtl0     0     KAM     0      PA1    AM1   EU1   C1      PA0  AM0  EU0  C0
+//! SegCtl1     0     XAM     0      PA3    AM3   EU3   C3      PA2  AM2  EU2  C2
+//! SegCtl2   [        XR      ]     PA5    AM5   EU5   C5      PA4  AM4  EU4  C4
 //! ```
 //!
 //! XR and XAM are Release 3's own: bit n of XR puts the XKPHYS region with cache attribute n under the
@@ -99,7 +99,7 @@ const XSEGMENT_BYTES: u64 = 1 << 40;
 const XKSEG_BYTES: u64 = XSEGMENT_BYTES - (1 << 31);
 
 /// Where AM starts in SegCtl0.KAM and SegCtl1.XAM; where XR starts in SegCtl2.
-const EXTENDED_AM_SHIFT: u32 = 61;
+const EXTENDED_AM_SHIFT: u32 = 59;
 const XR_SHIFT: u32 = 56;
 
 /// A CFG half of a SegCtl register.
@@ -110,7 +110,9 @@ impl Cfg {
     const AM_SHIFT: u32 = 4;
     const EU: u16 = 1 << 3;
     const PA_SHIFT: u32 = 9;
-    const WRITABLE: u16 = 0xfe7f;
+    const WRITABLE: Cfg = Cfg(0xfe7f);
+    /// Of a segment of 1 GiB, whose lowest PA bit is part of the offset.
+    const WRITABLE_1_GIB: Cfg = Cfg(0xfc7f);
 
     const fn new(access_mode: AccessMode, cache_attribute: u16, pa: u16, eu: bool) -> Cfg {
         let eu = if eu { Cfg::EU } else { 0 };
@@ -166,8 +168,11 @@ pub fn monitor_segments() -> [u64; 3] {
 
 /// Writable bits of SegCtl register `index`.
 pub(crate) fn writable(config: &CpuConfig, index: usize) -> u64 {
-    let top = if index == 2 { 0xff << XR_SHIFT } else { 7 << EXTENDED_AM_SHIFT };
-    if config.segmentation_control { seg_ctl(Cfg(Cfg::WRITABLE), Cfg(Cfg::WRITABLE), top) } else { 0 }
+    let (cfg, top) = match index {
+        2 => (Cfg::WRITABLE_1_GIB, 0xff << XR_SHIFT),
+        _ => (Cfg::WRITABLE, 7 << EXTENDED_AM_SHIFT),
+    };
+    if config.segmentation_control { seg_ctl(cfg, cfg, top) } else { 0 }
 }
 
 /// Reset value of SegCtl register `index`.
@@ -204,7 +209,6 @@ fn mapped_if(legal: bool) -> Result<Segment, AddressError> {
 }
 
 fn compatibility(vaddr: u32, mode: Mode, cp0: &Cp0, seg_ctl: &[u64; 3]) -> Result<Segment, AddressError> {
-    // The user half has segments of 1 GiB, whose PA has an even value that goes with bits of 30:0.
     let (index, offset) = match vaddr >> 29 {
         0 | 1 => (5, vaddr & 0x3fff_ffff),
         2 | 3 => (4, vaddr & 0x3fff_ffff),

@@ -2,12 +2,15 @@
 //!
 //! Source: MIPS64 PRA vol. III, "Exception Vector Locations" and "General Exception Processing".
 
-use super::{Cp0, cause, entry_hi, int_ctl, status};
+use super::fields::EBASE_CPU_NUM;
+use super::{Cp0, cause, entry_hi, int_ctl, sign_extend, status};
 use crate::{Cycles, Exception};
 
 /// The CPU starts here after any reset, and exceptions go near here while Status.BEV is set.
 const RESET_VECTOR: u64 = 0xffff_ffff_bfc0_0000;
 const BOOT_BASE: u64 = RESET_VECTOR + 0x200;
+/// The address bits above those that an offset is added to.
+const SEGMENT: u32 = 3 << 30;
 
 const TLB_REFILL: u32 = 0x000;
 const XTLB_REFILL: u32 = 0x080;
@@ -52,7 +55,7 @@ impl Cp0 {
             self.status |= status::TS;
         }
         self.status |= status::EXL;
-        self.vector_base() + u64::from(offset)
+        self.vector(offset)
     }
 
     /// ERET: the address to go on at; clears ERL, or EXL if ERL is clear. The caller clears LLbit.
@@ -116,14 +119,13 @@ impl Cp0 {
         self.pending_interrupts().checked_ilog2().unwrap_or(0) * spacing_bytes
     }
 
-    /// The base to which the offset is added; it is at least 4 KiB-aligned, and the largest offset of
-    /// 0x200 + 7 * 0x3e0 stays inside KSEG0 unless EBase is in its last pages.
-    fn vector_base(&self) -> u64 {
+    /// The vector at `offset`; a carry out of bit 29 is lost, so EBase cannot lead out of KSEG0 and KSEG1.
+    fn vector(&self, offset: u32) -> u64 {
         if self.status & status::BEV != 0 {
-            BOOT_BASE
-        } else {
-            super::sign_extend(self.ebase & !super::fields::EBASE_CPU_NUM)
+            return BOOT_BASE + u64::from(offset);
         }
+        let base = self.ebase & !EBASE_CPU_NUM;
+        sign_extend((base & SEGMENT) | (base.wrapping_add(offset) & !SEGMENT))
     }
 
     /// What a refill handler starts from: Context, XContext and EntryHi, all from the faulting address.

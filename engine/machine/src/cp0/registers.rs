@@ -72,7 +72,8 @@ macro_rules! registers {
             }
         }
     };
-    (@load $cp0:ident $width:tt $reset:expr,) => {{
+    (@load $cp0:ident 32 $reset:expr,) => { sign_extend(registers!(@load $cp0 64 $reset,) as u32) };
+    (@load $cp0:ident 64 $reset:expr,) => {{
         let constant: fn(&CpuConfig) -> u64 = $reset;
         constant(&$cp0.config)
     }};
