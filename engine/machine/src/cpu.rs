@@ -1,0 +1,544 @@
+//! A CPU: registers, CP0, TLB, and the loop that runs instructions until something stops it.
+//!
+//! This file is what others see of a CPU and the order in which things happen; the files below do
+//! the work:
+//!
+//! ```text
+//! interpreter.rs  executes decoded instructions of a page       integer.rs  arithmetic
+//! code.rs         decoded pages, and where to find them         float.rs    floating point
+//! data.rs         loads and stores                              system.rs   CP0, TLB, LL and SC
+//! translation.rs  from virtual pages to host memory             bus.rs      accesses without memory
+//! ```
+//!
+//! [`Cpu::run`] alternates between looking around (is the bound reached, is the timer due, is an
+//! interrupt ready, where is the code) and executing instructions of one page, where none of this
+//! can change: instructions that may change it end the execution of the page.
+
+mod bus;
+mod code;
+mod data;
+mod float;
+mod integer;
+mod interpreter;
+mod system;
+mod translation;
+
+use std::sync::Arc;
+
+use mips::Insn;
+use mips::fpu::Fcsr;
+
+pub use bus::{Access, BusAccess, access_of};
+use code::{CodeCache, CodeKey, FetchTranslations, SINK};
+use data::Unanswered;
+use float::RegisterModel;
+use interpreter::Entry;
+use translation::{Context, HostTranslations};
+
+use crate::cp0::{Mode, status};
+use crate::{
+    AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId,
+    Tlb, TlbEntry,
+};
+
+/// Where a CPU starts after reset: the boot ROM in KSEG1.
+const RESET_VECTOR: u64 = 0xffff_ffff_bfc0_0000;
+
+/// What a program sees of a CPU; a vCPU takes it along when it moves to another CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// General registers. 0 always holds 0. The decoder turns writes to register 0 into writes to
+    /// 32, which is zero whenever no instruction runs. 256 of them, so that a `u8` needs no check.
+    pub gpr: [u64; 256],
+    /// HI.
+    pub hi: u64,
+    /// LO.
+    pub lo: u64,
+    /// The next instruction.
+    pub pc: u64,
+    /// Floating-point registers, laid out as the head of `cpu/float.rs` says.
+    pub fpr: [u64; 32],
+    /// FCSR.
+    pub fcsr: Fcsr,
+    /// LLbit.
+    pub ll_bit: bool,
+    /// Machine address that the load linked came from.
+    pub ll_address: u64,
+    /// What it loaded, zero-extended.
+    pub ll_value: u64,
+}
+
+impl Registers {
+    /// All zero, execution starting at `pc`.
+    pub fn new(pc: u64) -> Registers {
+        Registers {
+            gpr: [0; 256],
+            hi: 0,
+            lo: 0,
+            pc,
+            fpr: [0; 32],
+            fcsr: Fcsr::default(),
+            ll_bit: false,
+            ll_address: 0,
+            ll_value: 0,
+        }
+    }
+}
+
+/// An exception that ended `run` under the monitor. The registers are as before the instruction, with
+/// `pc` the restart address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trap {
+    /// Why.
+    pub exception: Exception,
+    /// Restart address: the branch if the instruction is in a delay slot.
+    pub pc: u64,
+    /// The instruction is in a delay slot.
+    pub in_delay_slot: bool,
+    /// Where execution goes on once the instruction has been emulated.
+    pub next_pc: u64,
+    /// The instruction; `Op::Reserved` if it could not be fetched.
+    pub insn: Insn,
+    /// Its word; 0 if it could not be fetched.
+    pub word: u32,
+}
+
+/// Why `run` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The bound is reached.
+    Until,
+    /// Monitored: an exception.
+    Trap(Trap),
+    /// WAIT was executed and no interrupt is pending.
+    Wait,
+    /// A load or store has no memory at its address.
+    Bus(BusAccess),
+}
+
+/// What happened in a CPU, counted. None of it depends on how `run` was called, except that
+/// translations are dropped at its start when another CPU has found new code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuCounters {
+    /// Exceptions, delivered or given to the monitor.
+    pub exceptions: u64,
+    /// Host translations made for loads.
+    pub load_translations: u64,
+    /// Host translations made for stores.
+    pub store_translations: u64,
+    /// Host translations made for fetches.
+    pub fetch_translations: u64,
+}
+
+/// What the loop of the interpreter stopped with.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Exception(Exception),
+    Bus(Unanswered),
+}
+
+/// Where it stopped; `regs.pc` is the restart address.
+#[derive(Clone, Copy, Debug)]
+struct FaultSite {
+    in_delay_slot: bool,
+    next_pc: u64,
+    word: u32,
+}
+
+/// What an instruction that is executed out of the loop tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Complete.
+    Next,
+    /// Complete, and what the loop knows may be outdated.
+    Boundary,
+    /// Not executed; `Cpu::fault` says why.
+    Fault,
+    /// WAIT, complete, and nothing is pending.
+    Wait,
+    /// ERET, complete; `regs.pc` is where it leads.
+    Return,
+}
+
+/// Why the loop of the interpreter left a page.
+#[derive(Clone, Copy, Debug)]
+enum Leave {
+    /// For another one, or because the time is up.
+    Jump,
+    /// To look around.
+    Boundary,
+    /// `regs.pc` is a branch that has been executed; its delay slot is not on the page.
+    Slot { target: u64 },
+    /// For `Cpu::fault`.
+    Fault(FaultSite),
+    /// To wait.
+    Wait,
+}
+
+/// One CPU of the machine.
+#[derive(Debug)]
+pub struct Cpu {
+    /// Number in the machine.
+    pub id: u16,
+    /// The node it belongs to.
+    pub node: NodeId,
+    /// What programs see.
+    pub regs: Registers,
+    /// Coprocessor 0. After changing it from outside, call [`Cpu::context_changed`].
+    pub cp0: Cp0,
+    /// Its clock.
+    pub now: Cycles,
+    /// Instructions executed.
+    pub instructions: u64,
+    /// Exceptions end `run` instead of being delivered.
+    pub monitored: bool,
+    /// What happened.
+    pub counters: CpuCounters,
+
+    memory: Arc<MachineMemory>,
+    tlb: Tlb,
+
+    // Conclusions from CP0, drawn by `context_changed`.
+    mode: Mode,
+    asid: Asid,
+    context: Context,
+    has_64bit_addresses: bool,
+    is_32bit: bool,
+    has_float: bool,
+    register_model: RegisterModel,
+    translation_key: TranslationKey,
+
+    // Host-side caches; empty after a reset, a restore or a flush.
+    loads: HostTranslations,
+    stores: HostTranslations,
+    fetches: FetchTranslations,
+    code: CodeCache,
+    /// `MachineMemory::code_epoch` when `stores` was last known to hold no page of code.
+    code_epoch: u64,
+
+    /// The machine page that is being executed.
+    executing: Mpn,
+    /// Why the last access or instruction was not done.
+    fault: Fault,
+}
+
+/// What host translations depend on beside address, ASID and mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TranslationKey {
+    status: u32,
+    page_grain: u32,
+    seg_ctl: [u64; 3],
+}
+
+impl TranslationKey {
+    fn of(cp0: &Cp0) -> TranslationKey {
+        let bits = status::KX | status::SX | status::UX | status::PX | status::ERL;
+        TranslationKey {
+            status: cp0.status & bits,
+            page_grain: cp0.page_grain,
+            seg_ctl: cp0.seg_ctl,
+        }
+    }
+}
+
+impl Cpu {
+    /// A CPU in its reset state.
+    pub fn new(id: u16, node: NodeId, config: CpuConfig, memory: Arc<MachineMemory>) -> Cpu {
+        let entries = config.tlb_entries;
+        let cp0 = Cp0::new(config, u32::from(id));
+        let mut cpu = Cpu {
+            id,
+            node,
+            regs: Registers::new(RESET_VECTOR),
+            now: Cycles(0),
+            instructions: 0,
+            monitored: false,
+            counters: CpuCounters::default(),
+            tlb: Tlb::new(entries),
+            mode: Mode::Kernel,
+            asid: Asid(0),
+            context: 0,
+            has_64bit_addresses: false,
+            is_32bit: false,
+            has_float: false,
+            register_model: RegisterModel::new(false),
+            translation_key: TranslationKey::of(&cp0),
+            loads: HostTranslations::new(Arc::clone(&memory)),
+            stores: HostTranslations::new(Arc::clone(&memory)),
+            fetches: FetchTranslations::new(),
+            code: CodeCache::default(),
+            code_epoch: 0,
+            executing: Mpn(0),
+            fault: Fault::Exception(Exception::ReservedInstruction),
+            cp0,
+            memory,
+        };
+        cpu.context_changed();
+        cpu
+    }
+
+    /// Runs until the first instruction boundary at or after `until`, or a reason to stop before.
+    pub fn run(&mut self, until: Cycles) -> Stop {
+        if self.code_epoch != self.memory.code_epoch() {
+            self.stores.flush();
+            self.code_epoch = self.memory.code_epoch();
+        }
+        // Out of `self`, so that a page can be executed while the rest of the CPU changes.
+        let mut code = std::mem::take(&mut self.code);
+        let stop = self.run_with(&mut code, until);
+        self.code = code;
+        self.regs.gpr[usize::from(SINK)] = 0;
+        stop
+    }
+
+    /// Draws conclusions from CP0 anew. Call after changing `cp0` from outside; cheap.
+    pub fn context_changed(&mut self) {
+        self.mode = self.cp0.mode();
+        self.asid = self.cp0.asid();
+        let mode = match self.mode {
+            Mode::Kernel => 0,
+            Mode::Supervisor => 1,
+            Mode::User => 2,
+        };
+        self.context = u64::from(self.asid.0) | mode << 8;
+        self.has_64bit_addresses = self.cp0.address_bits_64(self.mode);
+        self.is_32bit = !self.cp0.operations_64();
+        self.has_float = self.cp0.coprocessor_usable(1);
+        self.register_model = RegisterModel::new(self.cp0.status & status::FR != 0);
+        let key = TranslationKey::of(&self.cp0);
+        if key != self.translation_key {
+            self.translation_key = key;
+            self.flush_host_translations();
+        }
+    }
+
+    /// The memory of the machine.
+    pub fn memory(&self) -> &Arc<MachineMemory> {
+        &self.memory
+    }
+
+    /// The TLB.
+    pub fn tlb(&self) -> &Tlb {
+        &self.tlb
+    }
+
+    /// Writes a TLB entry and drops every host translation of the one that it replaces, which is
+    /// returned.
+    ///
+    /// # Errors
+    /// The index of an entry that would match the same address; nothing has changed then.
+    pub fn tlb_write(&mut self, index: usize, entry: TlbEntry) -> Result<TlbEntry, usize> {
+        let old = self.tlb.write(index, entry)?;
+        self.forget(&old);
+        Ok(old)
+    }
+
+    /// Hides a TLB entry and drops every host translation of it. Returns what it was.
+    pub fn tlb_invalidate(&mut self, index: usize) -> TlbEntry {
+        let old = self.tlb.invalidate(index);
+        self.forget(&old);
+        old
+    }
+
+    /// Hides all TLB entries and drops all host translations.
+    pub fn tlb_flush(&mut self) {
+        for index in 0..self.tlb.len() {
+            self.tlb.invalidate(index);
+        }
+        self.flush_host_translations();
+    }
+
+    /// Translates as an access would, without side effects.
+    ///
+    /// # Errors
+    /// The exception that the access would raise.
+    pub fn probe(&self, vaddr: u64, access: AccessKind) -> Result<MachineAddr, Exception> {
+        self.translate(self.effective_address(vaddr), access)
+    }
+
+    fn forget(&mut self, entry: &TlbEntry) {
+        if entry.hidden {
+            return;
+        }
+        let bytes = 2 * entry.page_bytes();
+        let first = entry.vpn2 & !(bytes - 1);
+        self.loads.remove(first, bytes);
+        self.stores.remove(first, bytes);
+        self.fetches.remove(first, bytes);
+    }
+
+    fn flush_host_translations(&mut self) {
+        self.loads.flush();
+        self.stores.flush();
+        self.fetches.flush();
+    }
+
+    fn run_with(&mut self, code: &mut CodeCache, until: Cycles) -> Stop {
+        while self.now < until {
+            self.cp0.tick(self.now);
+            let stop = if self.cp0.interrupt_ready() {
+                self.interrupt()
+            } else {
+                self.run_undisturbed(code, until.min(self.cp0.next_timer()))
+            };
+            match stop {
+                // Nothing but time passes any more.
+                Some(Stop::Until) => self.now = self.now.max(until),
+                Some(stop) => return stop,
+                None => {}
+            }
+        }
+        Stop::Until
+    }
+
+    fn interrupt(&mut self) -> Option<Stop> {
+        let pc = self.regs.pc;
+        let word = self.word_at(pc);
+        self.raise(
+            Exception::Interrupt,
+            FaultSite {
+                in_delay_slot: false,
+                next_pc: pc,
+                word,
+            },
+        )
+    }
+
+    /// Runs to `until`, or to where interrupts must be looked at or something stops the CPU.
+    fn run_undisturbed(&mut self, code: &mut CodeCache, until: Cycles) -> Option<Stop> {
+        let mut slot_of = None;
+        loop {
+            let pc = self
+                .regs
+                .pc
+                .wrapping_add(if slot_of.is_some() { 4 } else { 0 });
+            let slot = match self.find_code(code, pc) {
+                Ok(slot) => slot,
+                Err(exception) => {
+                    let next_pc = slot_of.unwrap_or(pc);
+                    let site = FaultSite {
+                        in_delay_slot: slot_of.is_some(),
+                        next_pc,
+                        word: 0,
+                    };
+                    return self.raise_fetch(exception, site);
+                }
+            };
+            let entry = Entry { pc, slot_of };
+            slot_of = None;
+            match self.run_page(code.page_mut(slot), entry, until) {
+                Leave::Jump if self.now < until => {}
+                Leave::Jump | Leave::Boundary => return None,
+                Leave::Slot { target } => slot_of = Some(target),
+                Leave::Fault(site) => {
+                    return match self.fault {
+                        Fault::Exception(exception) => self.raise(exception, site),
+                        Fault::Bus(unanswered) => Some(self.bus_stop(unanswered, site)),
+                    };
+                }
+                Leave::Wait => return Some(Stop::Wait),
+            }
+        }
+    }
+
+    /// The slot of the decoded page that `pc` lies in.
+    #[inline]
+    fn find_code(&mut self, code: &mut CodeCache, pc: u64) -> Result<usize, Exception> {
+        if pc & 3 == 0
+            && let Some((page, slot)) = self.fetches.get(pc, self.context)
+            && code.enter(
+                slot,
+                CodeKey {
+                    page,
+                    is_32bit: self.is_32bit,
+                },
+                &self.memory,
+            )
+        {
+            self.executing = page;
+            return Ok(slot);
+        }
+        self.find_code_slowly(code, pc)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_code_slowly(&mut self, code: &mut CodeCache, pc: u64) -> Result<usize, Exception> {
+        let access = AccessKind::Fetch;
+        if pc & 3 != 0 {
+            return Err(Exception::AddressError { vaddr: pc, access });
+        }
+        let address = self.translate(pc, access)?;
+        if !self.is_memory(address) {
+            return Err(Exception::BusError { access });
+        }
+        let page = address.page();
+        if !self.memory.is_code(page) {
+            // From now on stores to it must be noticed.
+            self.stores.flush();
+        }
+        let state = self.memory.mark_code(page);
+        self.code_epoch = self.memory.code_epoch();
+        let slot = code.find(
+            CodeKey {
+                page,
+                is_32bit: self.is_32bit,
+            },
+            state,
+        );
+        self.counters.fetch_translations += 1;
+        self.fetches.insert(pc, self.context, page, slot);
+        self.executing = page;
+        Ok(slot)
+    }
+
+    /// The word at `pc`, if it can be fetched; else 0. For whoever looks on.
+    pub fn word_at(&self, pc: u64) -> u32 {
+        match self.translate(pc, AccessKind::Fetch) {
+            Ok(address) if pc & 3 == 0 && self.is_memory(address) => {
+                self.read_memory(address, 4) as u32
+            }
+            _ => 0,
+        }
+    }
+
+    /// Delivers `exception`, or gives it to the monitor. `Stop::Until` says that the CPU would go on
+    /// for ever raising it.
+    fn raise(&mut self, exception: Exception, site: FaultSite) -> Option<Stop> {
+        self.raise_with(exception, site, mips::decode(site.word))
+    }
+
+    /// As `raise`, for an instruction that could not be fetched.
+    fn raise_fetch(&mut self, exception: Exception, site: FaultSite) -> Option<Stop> {
+        let mut insn = mips::decode(0);
+        insn.op = mips::Op::Reserved;
+        self.raise_with(exception, site, insn)
+    }
+
+    fn raise_with(&mut self, exception: Exception, site: FaultSite, insn: Insn) -> Option<Stop> {
+        self.counters.exceptions += 1;
+        let FaultSite {
+            in_delay_slot,
+            next_pc,
+            word,
+        } = site;
+        let pc = self.regs.pc;
+        if self.monitored {
+            return Some(Stop::Trap(Trap {
+                exception,
+                pc,
+                in_delay_slot,
+                next_pc,
+                insn,
+                word,
+            }));
+        }
+        let was_in_exception = self.cp0.status & status::EXL != 0;
+        let vector = self.cp0.enter(exception, pc, in_delay_slot);
+        self.regs.pc = vector;
+        self.context_changed();
+        // An exception costs no time. The first instruction of the handler raising one of its own
+        // comes back here with the same state, and time would stand still.
+        (was_in_exception && vector == pc).then_some(Stop::Until)
+    }
+}

@@ -1,0 +1,320 @@
+//! Decoded code, a machine page at a time.
+//!
+//! A [`CodePage`] holds the 1024 instructions of a machine page taken apart, and for each of them how
+//! long the *run* from there is: the instructions that follow each other up to a branch and its delay
+//! slot, to an instruction that ends runs (the table of crate `mips` says which), or to the end of
+//! the page. Runs are decoded when they are first executed. The pages are private to a CPU; their
+//! number is bounded, and when a new one is needed the clock hand looks for one that was not entered
+//! since it last came by.
+//!
+//! Decoding settles what would cost time in the interpreter: a destination register 0 becomes
+//! [`SINK`], 64-bit instructions become Reserved where the mode has none, and so do the forms of EXT
+//! and INS whose field does not fit.
+
+use std::collections::HashMap;
+
+use mips::{Insn, Op};
+
+use crate::{MachineMemory, Mpn, PAGE_BYTES};
+
+/// The register that takes writes to register 0.
+pub(super) const SINK: u8 = 32;
+/// Instructions in a page.
+pub(super) const PAGE_INSNS: usize = PAGE_BYTES as usize / 4;
+/// Most instructions in a run.
+pub(super) const RUN_MAX: u8 = 96;
+/// In place of a length: not decoded yet.
+pub(super) const UNDECODED: u8 = 255;
+/// In place of a length: a branch whose delay slot lies on the next page or holds what must not be in
+/// a delay slot. It runs alone, and the slot after it.
+pub(super) const OPEN_BRANCH: u8 = 254;
+
+/// 384 pages take 3.5 MiB: the kernel text that Debian's boot touches often, and a program's.
+const PAGE_COUNT_MAX: usize = 384;
+
+/// Which decoded page: the machine page, and whether 64-bit operations are reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CodeKey {
+    pub(super) page: Mpn,
+    pub(super) is_32bit: bool,
+}
+
+/// A decoded machine page.
+#[derive(Debug)]
+pub(super) struct CodePage {
+    key: CodeKey,
+    /// `MachineMemory::code_state` when decoding began; another value means that all is outdated.
+    state: u32,
+    /// Entered since the clock hand last came by.
+    is_used: bool,
+    lengths: [u8; PAGE_INSNS],
+    insns: [Insn; PAGE_INSNS],
+}
+
+impl CodePage {
+    fn new(key: CodeKey, state: u32) -> Box<CodePage> {
+        Box::new(CodePage {
+            key,
+            state,
+            is_used: true,
+            lengths: [UNDECODED; PAGE_INSNS],
+            insns: [mips::decode(0); PAGE_INSNS],
+        })
+    }
+
+    fn begin_again(&mut self, key: CodeKey, state: u32) {
+        self.key = key;
+        self.state = state;
+        self.is_used = true;
+        self.lengths = [UNDECODED; PAGE_INSNS];
+    }
+
+    /// The machine page that this is.
+    pub(super) fn machine_page(&self) -> Mpn {
+        self.key.page
+    }
+
+    /// Length of the run from `index`, or [`UNDECODED`] or [`OPEN_BRANCH`].
+    #[inline(always)]
+    pub(super) fn length(&self, index: usize) -> u8 {
+        self.lengths[index % PAGE_INSNS]
+    }
+
+    /// The instruction at `index`; meaningful once a run through it is decoded.
+    #[inline(always)]
+    pub(super) fn insn(&self, index: usize) -> Insn {
+        self.insns[index % PAGE_INSNS]
+    }
+
+    /// Decodes the instruction at `index` alone.
+    pub(super) fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
+        let mut bytes = [0; 4];
+        let offset = index as u64 * 4;
+        memory.read(
+            crate::MachineAddr(self.key.page.address().0 + offset),
+            &mut bytes,
+        );
+        let insn = prepare(mips::decode(u32::from_le_bytes(bytes)), self.key.is_32bit);
+        self.insns[index] = insn;
+        insn
+    }
+
+    /// Decodes the run from `first`.
+    pub(super) fn decode_run(&mut self, memory: &MachineMemory, first: usize) {
+        let limit = PAGE_INSNS.min(first + usize::from(RUN_MAX));
+        let mut next = first;
+        while next < limit {
+            let op = self.decode_one(memory, next).op;
+            if op.is_branch() {
+                return self.end_at_branch(memory, first, next, limit);
+            }
+            next += 1;
+            if op.ends_run() {
+                break;
+            }
+        }
+        self.set_lengths(first, next, next);
+    }
+
+    /// A branch ends the run: with its delay slot, or before it where the slot must be looked at
+    /// separately or would make the run too long.
+    fn end_at_branch(&mut self, memory: &MachineMemory, first: usize, branch: usize, limit: usize) {
+        let has_slot =
+            branch + 1 < PAGE_INSNS && may_be_in_slot(self.decode_one(memory, branch + 1).op);
+        if has_slot && branch + 1 < limit {
+            self.set_lengths(first, branch + 1, branch + 2);
+        } else {
+            self.set_lengths(first, branch, branch);
+            if !has_slot {
+                self.lengths[branch] = OPEN_BRANCH;
+            }
+        }
+    }
+
+    /// Notes a run up to `end` for each instruction from `first` up to, not including, `last`.
+    fn set_lengths(&mut self, first: usize, last: usize, end: usize) {
+        for index in first..last {
+            self.lengths[index] = (end - index) as u8;
+        }
+    }
+}
+
+/// False for what would make two changes of the program counter at once.
+pub(super) fn may_be_in_slot(op: Op) -> bool {
+    !op.is_branch() && !matches!(op, Op::Eret | Op::Deret)
+}
+
+/// Settles what does not change while the code stays the same.
+fn prepare(mut insn: Insn, is_32bit: bool) -> Insn {
+    if (is_32bit && insn.op.is_64bit()) || !is_field_inside(insn) {
+        insn.op = Op::Reserved;
+        return insn;
+    }
+    match destination(insn.op) {
+        Some(Destination::Rd) if insn.rd == 0 => insn.rd = SINK,
+        Some(Destination::Rt) if insn.rt == 0 => insn.rt = SINK,
+        _ => {}
+    }
+    insn
+}
+
+/// EXT and INS whose field leaves the register are UNPREDICTABLE; here they are reserved.
+fn is_field_inside(insn: Insn) -> bool {
+    match insn.op {
+        Op::Ext => insn.sa + insn.rd < 32,
+        Op::Dextm | Op::Dextu => insn.sa + insn.rd < 32,
+        Op::Ins | Op::Dinsu | Op::Dins => insn.sa <= insn.rd,
+        _ => true,
+    }
+}
+
+/// The field that names the general register an instruction writes.
+#[derive(Clone, Copy)]
+enum Destination {
+    Rd,
+    Rt,
+}
+
+/// Where the result goes. SC and SCD read their `rt` too and look after register 0 themselves.
+fn destination(op: Op) -> Option<Destination> {
+    if op.is_store() {
+        return None;
+    }
+    if matches!(
+        op,
+        Op::Mtc0 | Op::Dmtc0 | Op::Mtc1 | Op::Dmtc1 | Op::Mthc1 | Op::Ctc1
+    ) {
+        return None;
+    }
+    let operands = op.row().operands.trim_start_matches('[');
+    match operands.get(..2) {
+        Some("rd") => Some(Destination::Rd),
+        Some("rt") => Some(Destination::Rt),
+        _ => None,
+    }
+}
+
+/// The decoded pages of a CPU.
+#[derive(Debug, Default)]
+pub(super) struct CodeCache {
+    pages: Vec<Box<CodePage>>,
+    slots: HashMap<CodeKey, usize>,
+    hand: usize,
+}
+
+impl CodeCache {
+    /// The page in `slot`.
+    #[inline(always)]
+    pub(super) fn page_mut(&mut self, slot: usize) -> &mut CodePage {
+        &mut self.pages[slot]
+    }
+
+    /// Whether `slot` holds `key`, and nothing was written to that machine page since.
+    #[inline(always)]
+    pub(super) fn enter(&mut self, slot: usize, key: CodeKey, memory: &MachineMemory) -> bool {
+        match self.pages.get_mut(slot) {
+            Some(page) if page.key == key && page.state == memory.code_state(key.page) => {
+                page.is_used = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The slot of `key`, whose machine page has the code state `state`.
+    pub(super) fn find(&mut self, key: CodeKey, state: u32) -> usize {
+        if let Some(&slot) = self.slots.get(&key) {
+            let page = &mut self.pages[slot];
+            page.is_used = true;
+            if page.state != state {
+                page.begin_again(key, state);
+            }
+            return slot;
+        }
+        let slot = self.take_slot(key, state);
+        self.slots.insert(key, slot);
+        slot
+    }
+
+    fn take_slot(&mut self, key: CodeKey, state: u32) -> usize {
+        if self.pages.len() < PAGE_COUNT_MAX {
+            self.pages.push(CodePage::new(key, state));
+            return self.pages.len() - 1;
+        }
+        while std::mem::take(&mut self.pages[self.hand].is_used) {
+            self.hand = (self.hand + 1) % PAGE_COUNT_MAX;
+        }
+        let slot = self.hand;
+        self.hand = (self.hand + 1) % PAGE_COUNT_MAX;
+        self.slots.remove(&self.pages[slot].key);
+        self.pages[slot].begin_again(key, state);
+        slot
+    }
+}
+
+const FETCH_ENTRY_COUNT: usize = 256;
+
+/// Where a virtual page's decoded instructions are.
+#[derive(Clone, Copy, Debug)]
+struct FetchEntry {
+    /// Virtual page address | context.
+    tag: u64,
+    page: Mpn,
+    slot: u32,
+}
+
+/// Direct-mapped cache from virtual pages to decoded pages; purged as the host translations are.
+#[derive(Debug)]
+pub(super) struct FetchTranslations {
+    entries: [FetchEntry; FETCH_ENTRY_COUNT],
+}
+
+const FETCH_EMPTY: FetchEntry = FetchEntry {
+    tag: u64::MAX,
+    page: Mpn(0),
+    slot: 0,
+};
+
+impl FetchTranslations {
+    pub(super) fn new() -> FetchTranslations {
+        FetchTranslations {
+            entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT],
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, pc: u64, context: u64) -> Option<(Mpn, usize)> {
+        let entry = &self.entries[fetch_index(pc)];
+        (entry.tag == pc & !(PAGE_BYTES - 1) | context).then_some((entry.page, entry.slot as usize))
+    }
+
+    pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize) {
+        let tag = pc & !(PAGE_BYTES - 1) | context;
+        self.entries[fetch_index(pc)] = FetchEntry {
+            tag,
+            page,
+            slot: slot as u32,
+        };
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.entries = [FETCH_EMPTY; FETCH_ENTRY_COUNT];
+    }
+
+    /// Forgets `bytes` bytes from `vaddr` in every context.
+    pub(super) fn remove(&mut self, vaddr: u64, bytes: u64) {
+        if bytes > (FETCH_ENTRY_COUNT as u64) << crate::PAGE_SHIFT {
+            return self.flush();
+        }
+        for page in (vaddr..vaddr + bytes).step_by(PAGE_BYTES as usize) {
+            let entry = &mut self.entries[fetch_index(page)];
+            if (entry.tag ^ page) & super::translation::TLB_PAGE_BITS == 0 {
+                *entry = FETCH_EMPTY;
+            }
+        }
+    }
+}
+
+fn fetch_index(pc: u64) -> usize {
+    (pc >> crate::PAGE_SHIFT) as usize % FETCH_ENTRY_COUNT
+}

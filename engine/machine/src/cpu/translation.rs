@@ -1,0 +1,169 @@
+//! Host translations: from a virtual page straight to the host memory behind it.
+//!
+//! Two direct-mapped caches, one for loads and one for stores, spare nearly every access the walk
+//! through segments, TLB and memory. An entry carries the *context* (ASID and mode) in the low bits
+//! of its tag, so that changing either flushes nothing. The caches are always a subset of what TLB
+//! and segments say: whoever changes those removes the entries first. A store entry exists only for
+//! a page that is writable and holds no decoded code.
+//!
+//! # Why `unsafe`
+//! This is the one place where the CPU touches machine memory without bounds checks; a checked
+//! copy for each load would cost more than the rest of the instruction. The invariant that every
+//! access rests on: an entry is only made by [`HostTranslations::insert`], from a page of the
+//! memory that the cache itself keeps alive, and adding `addend` to any address of the tagged
+//! virtual page gives an address in that page. When CPUs may touch which page is the rule in the
+//! head of `memory.rs`; memory is plain bytes, and every value read here is valid for every bits.
+
+use std::sync::Arc;
+
+use crate::{MachineAddr, MachineMemory, Mpn, PAGE_BYTES, PAGE_SHIFT};
+
+/// What translations depend on beside the address: ASID in bits 7:0, mode in bits 9:8.
+pub(super) type Context = u64;
+
+/// Bits of an address that tell pages apart in the TLB. The higher ones choose a segment, and several
+/// segments may be aliases of one page, so removal looks at these bits only.
+pub(super) const TLB_PAGE_BITS: u64 = (1 << 40) - PAGE_BYTES;
+
+const ENTRY_COUNT: usize = 256;
+
+/// Contexts leave bits 11:10 of a tag clear, so nothing matches this.
+const EMPTY: Entry = Entry {
+    tag: u64::MAX,
+    addend: 0,
+};
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Virtual page address | context.
+    tag: u64,
+    /// Host address minus virtual address.
+    addend: u64,
+}
+
+/// A direct-mapped cache of host translations.
+#[derive(Debug)]
+pub(super) struct HostTranslations {
+    entries: [Entry; ENTRY_COUNT],
+    /// Keeps the pages behind `entries` alive.
+    memory: Arc<MachineMemory>,
+    /// Host address of machine address 0.
+    base: u64,
+}
+
+/// Values that memory holds: any bits are one.
+pub(super) trait Plain: Copy {
+    /// The value as the low bits of a register, zero-extended.
+    fn widen(self) -> u64;
+    /// The low bits of a register.
+    fn narrow(value: u64) -> Self;
+}
+
+macro_rules! plain {
+    ($($name:ident)*) => {
+        $(impl Plain for $name {
+            #[inline(always)]
+            fn widen(self) -> u64 {
+                u64::from(self)
+            }
+            #[inline(always)]
+            fn narrow(value: u64) -> Self {
+                value as $name
+            }
+        })*
+    };
+}
+
+plain!(u8 u16 u32 u64);
+
+// Guests are little-endian, and values are read and written as the host's own.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "the host must be little-endian"
+);
+
+impl HostTranslations {
+    /// An empty cache over `memory`.
+    pub(super) fn new(memory: Arc<MachineMemory>) -> HostTranslations {
+        let base = memory.page_pointer(Mpn(0)).expose_provenance() as u64;
+        HostTranslations {
+            entries: [EMPTY; ENTRY_COUNT],
+            memory,
+            base,
+        }
+    }
+
+    /// Remembers that in `context` the page of `vaddr` is machine page `page`.
+    pub(super) fn insert(&mut self, vaddr: u64, context: Context, page: Mpn) {
+        let host = self.memory.page_pointer(page).expose_provenance() as u64;
+        let virtual_page = vaddr & !(PAGE_BYTES - 1);
+        self.entries[index_of(vaddr)] = Entry {
+            tag: virtual_page | context,
+            addend: host.wrapping_sub(virtual_page),
+        };
+    }
+
+    /// Forgets everything.
+    pub(super) fn flush(&mut self) {
+        self.entries = [EMPTY; ENTRY_COUNT];
+    }
+
+    /// Forgets `bytes` bytes from `vaddr` in every context, and whatever may be an alias of them.
+    pub(super) fn remove(&mut self, vaddr: u64, bytes: u64) {
+        if bytes > (ENTRY_COUNT as u64) << PAGE_SHIFT {
+            return self.flush();
+        }
+        for page in (vaddr..vaddr + bytes).step_by(PAGE_BYTES as usize) {
+            let entry = &mut self.entries[index_of(page)];
+            if (entry.tag ^ page) & TLB_PAGE_BITS == 0 {
+                *entry = EMPTY;
+            }
+        }
+    }
+
+    /// The machine address of `vaddr`, if it is remembered.
+    #[inline]
+    pub(super) fn machine_address(&self, vaddr: u64, context: Context) -> Option<MachineAddr> {
+        self.host_address(vaddr, context)
+            .map(|host| MachineAddr(host.wrapping_sub(self.base)))
+    }
+
+    /// Reads the aligned value at `vaddr`; `None` if it is not aligned or not remembered.
+    #[inline(always)]
+    pub(super) fn load<T: Plain>(&self, vaddr: u64, context: Context) -> Option<T> {
+        let host = self.aligned_host_address::<T>(vaddr, context)?;
+        // SAFETY: by the invariant in the head, `host` lies in a page of `memory`, and being aligned
+        // as `vaddr` is, so do all bytes of the value.
+        Some(unsafe { std::ptr::with_exposed_provenance::<T>(host as usize).read() })
+    }
+
+    /// Writes the aligned value at `vaddr`; `false` if it is not aligned or not remembered.
+    #[inline(always)]
+    pub(super) fn store<T: Plain>(&self, vaddr: u64, context: Context, value: T) -> bool {
+        let Some(host) = self.aligned_host_address::<T>(vaddr, context) else {
+            return false;
+        };
+        // SAFETY: as for `load`; no reference to machine memory exists that the write could break.
+        unsafe { std::ptr::with_exposed_provenance_mut::<T>(host as usize).write(value) };
+        true
+    }
+
+    #[inline(always)]
+    fn aligned_host_address<T>(&self, vaddr: u64, context: Context) -> Option<u64> {
+        match vaddr & (size_of::<T>() as u64 - 1) {
+            0 => self.host_address(vaddr, context),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn host_address(&self, vaddr: u64, context: Context) -> Option<u64> {
+        let entry = &self.entries[index_of(vaddr)];
+        (entry.tag == vaddr & !(PAGE_BYTES - 1) | context).then(|| vaddr.wrapping_add(entry.addend))
+    }
+}
+
+#[inline(always)]
+fn index_of(vaddr: u64) -> usize {
+    (vaddr >> PAGE_SHIFT) as usize % ENTRY_COUNT
+}
