@@ -54,10 +54,12 @@ class Usage:
     Attributes:
         vcpus: counters of each vCPU, by name.
         pages_by_node: machine pages in the VM's pmap, by node.
+        monitor_pages_by_node: machine pages that Disco needs for this VM's tables, by node.
     """
 
     vcpus: tuple[Mapping[str, int], ...]
     pages_by_node: tuple[int, ...]
+    monitor_pages_by_node: tuple[int, ...]
 
     @property
     def counters(self) -> dict[str, int]:
@@ -91,11 +93,13 @@ def has_page(pmap: NDArray[np.void]) -> NDArray[np.bool_]:
 
 def usage_of(engine: Engine, vm: int, *, vcpus: int, nodes: int) -> Usage:
     """What a living VM has used so far."""
-    pmap = pmap_of(engine, vm)
-    node_of_page = memmap_of(engine)["node"][pmap["mpn"][has_page(pmap)]]
+    pmap, memmap = pmap_of(engine, vm), memmap_of(engine)
+    own = memmap["node"][pmap["mpn"][has_page(pmap)]]
+    served = memmap["node"][(memmap["owner"] == Owner.MONITOR) & (memmap["served_vm"] == vm + 1)]
     return Usage(
         vcpus=tuple(engine.counters(vm, vcpu) for vcpu in range(vcpus)),
-        pages_by_node=tuple(np.bincount(node_of_page, minlength=nodes).tolist()),
+        pages_by_node=tuple(np.bincount(own, minlength=nodes).tolist()),
+        monitor_pages_by_node=tuple(np.bincount(served, minlength=nodes).tolist()),
     )
 
 

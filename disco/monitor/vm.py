@@ -180,6 +180,11 @@ class VirtualMachine:
         return self.status is Status.RUNNING
 
     @property
+    def has_ended(self) -> bool:
+        """Whether only its record is left."""
+        return self._final is not None
+
+    @property
     def exit_status(self) -> int | None:
         """How the guest's command ended, or 0 if it powered off without one. None: not in order."""
         if self.status is not Status.HALTED:

@@ -1,0 +1,16 @@
+"""The command line. `app` says what there is; each other module does one command.
+
+`disco --help` answers at once: `app` imports nothing but typer, and a command imports what it needs when it
+runs. What a program reads goes to standard output; progress, warnings and errors to standard error.
+
+    status  meaning
+    0-255   that of the guest's command; of several VMs the first that is not 0
+    2       Disco was asked for something that cannot be; one line says what would be possible
+    124     a time limit ended the run
+    125     a VM ended otherwise than by powering off
+    130     Ctrl-C
+"""
+
+from disco.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,277 @@
+"""The commands, their options and their help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from disco.cli import status
+from disco.errors import DiscoError
+
+app = typer.Typer(
+    name="disco",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help needs half the time of coloured help
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    help="""
+    Disco (SOSP'97): unmodified Debian machines on a simulated ccNUMA multiprocessor.
+
+    \b
+    Try in this order:
+      disco demo                                 four VMs do some work; see what it cost
+      disco run -- uname -a                      one command in one VM
+      disco run --attach                         a shell in a VM; Ctrl-] leaves it
+      disco follow                               one TLB miss, through all its steps
+      disco run --vms 4 --json -- md5sum /init   the same as data
+    """,
+)
+image_app = typer.Typer(
+    no_args_is_help=True, help="Guest images: made from Debian's packages, kept in a cache."
+)
+app.add_typer(image_app, name="image")
+
+ImageName = Annotated[
+    str, typer.Argument(help="Image to boot; see 'disco image list'.", show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is in the cache.")]
+
+
+def main() -> None:
+    """Entry point: words behind `--` are the guest's, errors are one line."""
+    words = sys.argv[1:]
+    command: list[str] = []
+    if "--" in words:
+        split = words.index("--")
+        words, command = words[:split], words[split + 1 :]
+    try:
+        app(args=words, obj=command)
+    except DiscoError as error:
+        print(f"disco: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(status.BAD_REQUEST)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    image: ImageName = "default",
+    vms: Annotated[int, typer.Option(help="How many VMs.", min=1, max=256)] = 1,
+    memory: Annotated[int, typer.Option(help="Memory of a VM in MiB.", metavar="MIB")] = 128,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="This terminal is the VM's console; Ctrl-] leaves it.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print the tables of the run at its end.")
+    ] = False,
+    as_json: Json = False,
+    offline: Offline = False,
+    nodes: Annotated[int, typer.Option(help="Nodes.")] = 4,
+    cpus: Annotated[
+        int | None,
+        typer.Option(help="CPUs of the machine; one a node by default."),
+    ] = None,
+    node_memory: Annotated[
+        int | None,
+        typer.Option(
+            help="Memory of a node in MiB; enough for all VMs by default.",
+            metavar="MIB",
+        ),
+    ] = None,
+    overcommit: Annotated[
+        bool,
+        typer.Option(
+            "--overcommit",
+            help="Allow VMs more memory than the machine has.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of everything random. Same seed, same run.")] = 0,
+    kernel: Annotated[
+        Path | None, typer.Option(help="Any ELF kernel, instead of the image.")
+    ] = None,
+    initrd: Annotated[Path | None, typer.Option(help="Its initramfs.")] = None,
+    append: Annotated[str, typer.Option(help="More words for the kernel command line.")] = "",
+    disk: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Raw image for /dev/vda, vdb, ...; FILE:ro is read-only and can be shared.",
+            metavar="FILE",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Simulated seconds.", metavar="SECONDS"),
+    ] = None,
+    wall_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds of the host.", metavar="SECONDS"),
+    ] = None,
+) -> None:
+    """
+    Boot VMs, and run a command in each.
+
+    Words behind '--' are the command; the exit status is the command's. Without one, a VM boots to a
+    shell, and a single VM is attached to the terminal.
+
+    \b
+    Examples:
+      disco run -- cat /proc/cpuinfo
+      disco run --vms 4 --report -- sh -c 'cat /bin/busybox | sha256sum'
+      disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
+    """
+    from disco.cli import run as command
+
+    options = command.Options(
+        image=image,
+        vms=vms,
+        memory_mib=memory,
+        attach=attach,
+        report=report,
+        as_json=as_json,
+        offline=offline,
+        nodes=nodes,
+        cpus=cpus,
+        node_memory_mib=node_memory,
+        overcommit=overcommit,
+        seed=seed,
+        kernel=kernel,
+        initrd=initrd,
+        append=append,
+        disks=tuple(disk or ()),
+        timeout_seconds=timeout,
+        wall_timeout_seconds=wall_timeout,
+        command=tuple(context.obj),
+    )
+    raise typer.Exit(command.run(options))
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """
+    Boot four Debian VMs on a machine of four nodes, let each work, and show what it cost.
+
+    Each VM unpacks, hashes and sorts its own data; the results are compared with what the host worked
+    out beforehand. Exit status 0 means that every line was right.
+    """
+    from disco.cli import demo as command
+
+    raise typer.Exit(command.demo(seed=seed, offline=offline, as_json=as_json))
+
+
+@app.command()
+def follow(
+    image: ImageName = "default",
+    vm: Annotated[int, typer.Option(help="Which VM to follow, from 1.", min=1)] = 1,
+    vms: Annotated[int, typer.Option(help="How many VMs run.", min=1, max=64)] = 1,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Which miss: any; l2tlb (the second-level TLB has it); forwarded (to the guest's handler);"
+            " kernel (a segment that the guest does not map); page-fault (Disco has to find a page)."
+        ),
+    ] = "forwarded",
+    after: Annotated[
+        float | None,
+        typer.Option(
+            help="Simulated seconds to wait first; by default until the guest's userland works.",
+            metavar="SECONDS",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """
+    Follow one TLB miss of a running Debian VM through all its steps.
+
+    Shows the virtual address, the verdicts of second-level and virtual TLB, the guest's own handler
+    with its instructions, the traps, the pmap row, the machine page and the entry inserted, and the
+    cycles of each.
+
+    \b
+    Examples:
+      disco follow --kind kernel
+      disco follow --vms 2 --vm 2 --kind page-fault --json
+    """
+    from disco.cli import follow as command
+
+    options = command.Options(
+        image=image,
+        vm=vm,
+        vms=vms,
+        kind=kind,
+        after_seconds=after,
+        seed=seed,
+        offline=offline,
+        as_json=as_json,
+    )
+    raise typer.Exit(command.follow(options))
+
+
+@image_app.command("list")
+def image_list(as_json: Json = False) -> None:
+    """Images that can be built, and which of them are."""
+    from disco.cli import image as command
+
+    command.show_list(as_json=as_json)
+
+
+@image_app.command("build")
+def image_build(
+    name: ImageName = "default",
+    offline: Offline = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Make it of the newest packages, even if it is there.")
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            help="Mirror of Debian; by default those of this machine's apt.", metavar="URL"
+        ),
+    ] = None,
+) -> None:
+    """Fetch packages and put an image together."""
+    from disco.cli import image as command
+
+    command.build(name, offline=offline, refresh=refresh, mirror=mirror)
+
+
+@image_app.command("show")
+def image_show(name: ImageName = "default") -> None:
+    """The packages and files of a built image with their hashes, as JSON."""
+    from disco.cli import image as command
+
+    command.show(name)
+
+
+@image_app.command("remove")
+def image_remove(
+    name: ImageName = "default",
+    packages: Annotated[
+        bool, typer.Option("--packages", help="Also the packages it was made from.")
+    ] = False,
+) -> None:
+    """Take an image out of the cache."""
+    from disco.cli import image as command
+
+    command.remove(name, packages=packages)
+
+
+@app.command()
+def version() -> None:
+    """Versions of Disco and of what it was built with."""
+    import platform
+
+    from disco import __version__, _engine
+
+    typer.echo(f"disco {__version__}")
+    typer.echo(f"engine {_engine.__version__} ({_engine.build_profile} build)")
+    typer.echo(f"Python {platform.python_version()} on {platform.machine()}")

@@ -1,0 +1,165 @@
+"""`disco run`: boot VMs, run a command in each, and end as it ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from disco.cli import status
+from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
+from disco.errors import ConfigError
+from disco.guests import images
+from disco.guests.images import Image
+from disco.hardware import Machine
+from disco.monitor import Monitor, Outcome, Status, VirtualMachine
+from disco.storage.disk import Disk, RawDisk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line of `disco run`; see its help."""
+
+    image: str
+    vms: int
+    memory_mib: int
+    attach: bool
+    report: bool
+    as_json: bool
+    offline: bool
+    nodes: int
+    cpus: int | None
+    node_memory_mib: int | None
+    overcommit: bool
+    seed: int
+    kernel: Path | None
+    initrd: Path | None
+    append: str
+    disks: tuple[str, ...]
+    timeout_seconds: float | None
+    wall_timeout_seconds: float | None
+    command: tuple[str, ...]
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether this terminal is the console of the only VM."""
+        is_shell = self.vms == 1 and not self.command and not self.kernel and not self.as_json
+        return self.attach or (is_shell and sys.stdin.isatty())
+
+
+def run(options: Options) -> int:
+    """Does it; the exit status."""
+    if options.attach and (options.vms > 1 or options.as_json):
+        raise ConfigError(
+            "--attach: a terminal can be the console of one VM, and not print JSON too"
+        )
+    image = None
+    if options.kernel is None:
+        image = images.build(options.image, offline=options.offline, progress=say)
+    machine = Machine(
+        nodes=options.nodes,
+        cpus=options.cpus or options.nodes,
+        memory_mib_per_node=options.node_memory_mib
+        or node_memory_mib(options.nodes, options.vms, options.memory_mib),
+        seed=options.seed,
+    )
+    with Monitor(machine, overcommit=options.overcommit, warn=say) as monitor:
+        vms = [_create(monitor, options, image, index) for index in range(options.vms)]
+        outcome = _run(monitor, vms, options)
+    _conclude(monitor, options, outcome)
+    return exit_status(vms, outcome)
+
+
+def node_memory_mib(nodes: int, vms: int, memory_mib: int) -> int:
+    """Memory of a node such that all VMs fit, and one on a node if there are nodes enough.
+
+    Disco's tables take a 64th of a VM's memory at most, and up to 3 MiB besides.
+    """
+    each = memory_mib + memory_mib // 64 + 3
+    return each * -(-vms // nodes) + 2
+
+
+def exit_status(vms: list[VirtualMachine], outcome: Outcome | None) -> int:
+    """Of the whole run; `outcome` is None after Ctrl-C."""
+    if outcome is None:
+        return status.INTERRUPTED
+    for vm in vms:
+        if vm.status is Status.CLOSED:
+            return status.TIME_LIMIT if outcome is not Outcome.UNTIL else 0
+        if vm.exit_status is None:
+            return status.VM_FAILED
+        if vm.exit_status:
+            return vm.exit_status
+    return 0
+
+
+def _create(monitor: Monitor, options: Options, image: Image | None, index: int) -> VirtualMachine:
+    return monitor.create_vm(
+        f"vm{index + 1}",
+        image=image,
+        kernel=options.kernel,
+        initrd=options.initrd,
+        append=options.append,
+        command=options.command or None,
+        memory_mib=options.memory_mib,
+        disks=[_disk(text) for text in options.disks],
+    )
+
+
+def _disk(text: str) -> Path | Disk:
+    name, colon, mode = text.rpartition(":")
+    return RawDisk(name, read_only=True) if colon and mode == "ro" else Path(text)
+
+
+def _run(monitor: Monitor, vms: list[VirtualMachine], options: Options) -> Outcome | None:
+    """Boots and runs; None after Ctrl-C."""
+    until: Callable[[], bool] | None = None
+    with ExitStack() as stack:
+        if options.is_attached:
+            console = AttachedConsole(monitor, vms[0])
+            say("attached to the console; Ctrl-] leaves it")
+            stack.enter_context(console.raw())
+            until = console.poll
+        elif options.as_json:
+            until = Progress(monitor).tick
+        else:
+            for shown in prefixed(vms, sys.stdout):
+                stack.callback(shown.finish)
+        try:
+            for vm in vms:
+                vm.boot()
+            return monitor.run(
+                seconds=options.timeout_seconds,
+                wall_seconds=options.wall_timeout_seconds,
+                until=until,
+            )
+        except KeyboardInterrupt:
+            return None
+
+
+def _conclude(monitor: Monitor, options: Options, outcome: Outcome | None) -> None:
+    """The report, and a line on each VM that did not end in order."""
+    if outcome is None:
+        say(f"interrupted after {monitor.seconds:.2f} s of simulated time")
+    elif outcome is not Outcome.ENDED:
+        say(outcome.value)
+    for vm in monitor.vms:
+        if vm.error is not None:
+            say(str(vm.error))
+        elif vm.status is Status.RESET:
+            say(f"VM '{vm.name}' asked for a restart, as a kernel does that has panicked")
+    if not (options.as_json or options.report):
+        return
+    from rich.console import Console
+
+    from disco.observe.report import report, tables
+
+    result = report(monitor)
+    if options.as_json:
+        json.dump(result, sys.stdout)
+        sys.stdout.write("\n")
+    else:
+        Console().print(tables(result))

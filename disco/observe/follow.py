@@ -1,0 +1,294 @@
+"""One TLB miss as a story: what the engine recorded, told in the order in which it happened.
+
+The engine records steps (kind, cycle, cycles, values). A chapter is a step in words; guest instructions
+that follow each other are one chapter. A kind of step that is not known here is shown as it is, so
+nothing that the engine records is left out.
+
+Source: SOSP'97, section 4.2.2; the steps are those of section 4 of docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+Step = Mapping[str, Any]
+
+#: Cause.ExcCode by the manual's mnemonics.
+_EXCEPTIONS = {
+    1: "Mod: a store to a page without the D bit",
+    2: "TLBL: a load or fetch without translation",
+    3: "TLBS: a store without translation",
+    4: "AdEL: a wrong address",
+    5: "AdES: a wrong address",
+    7: "DBE: nothing at that physical address",
+    19: "TLBRI: the page must not be read",
+    20: "TLBXI: the page must not be executed",
+}
+
+#: Lowest address of each segment of a 64-bit kernel, highest first.
+_SEGMENTS = (
+    (0xFFFF_FFFF_E000_0000, "KSEG3"),
+    (0xFFFF_FFFF_C000_0000, "KSEG2"),
+    (0xFFFF_FFFF_A000_0000, "KSEG1"),
+    (0xFFFF_FFFF_8000_0000, "KSEG0"),
+    (0xC000_0000_0000_0000, "XKSEG"),
+    (0x8000_0000_0000_0000, "XKPHYS"),
+    (0x4000_0000_0000_0000, "XSSEG"),
+    (0, "XUSEG"),
+)
+
+_PAGE_BITS = 12
+_PFN_SHIFT = 6
+_PFN_MASK = (1 << 30) - 1
+_ENTRY_LO_BITS = ((2, "D"), (1, "V"), (0, "G"), (63, "RI"), (62, "XI"))
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a story needs to know besides the steps.
+
+    Attributes:
+        vm: name of the VM.
+        disassemble: the text of an instruction word at an address.
+        node_of_page: the node of a machine page.
+    """
+
+    vm: str
+    disassemble: Callable[[int, int], str]
+    node_of_page: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One step in words.
+
+    Attributes:
+        title: what happened.
+        lines: with which values.
+        cycles: what it cost.
+        is_guest: whether the guest did it, not Disco.
+    """
+
+    title: str
+    lines: tuple[str, ...] = field(default=())
+    cycles: int = 0
+    is_guest: bool = False
+
+
+def chapters(steps: Sequence[Step], around: Surroundings) -> list[Chapter]:
+    """The story of a miss."""
+    return list(_tell(steps, around))
+
+
+def _tell(steps: Sequence[Step], around: Surroundings) -> Iterator[Chapter]:
+    is_first = True
+    for is_guest, group in groupby(steps, key=lambda step: step["kind"] == "instruction"):
+        if is_guest:
+            yield _instructions(list(group), around)
+            continue
+        for step in group:
+            teller = _TELLERS.get(step["kind"], _unknown)
+            if step["kind"] == "miss" and not is_first:
+                teller = _nested_miss
+            is_first = False
+            yield teller(step, around)
+
+
+def segment_of(vaddr: int) -> str:
+    """The manual's name of the segment that a 64-bit virtual address lies in."""
+    return next(name for base, name in _SEGMENTS if vaddr >= base)
+
+
+def _entry_lo(value: int) -> str:
+    flags = " ".join(name for bit, name in _ENTRY_LO_BITS if value >> bit & 1)
+    return f"frame {value >> _PFN_SHIFT & _PFN_MASK:#x} {flags}" if value else "not valid"
+
+
+def _entry(step: Step) -> tuple[str, ...]:
+    owner = "every ASID (global)" if step["global"] else f"ASID {step['asid']}"
+    even = step["vpn2"]
+    return (
+        f"slot {step['index']}, {owner}",
+        f"even page {even:#x}: {_entry_lo(step['lo0'])}",
+        f"odd page  {even + (1 << _PAGE_BITS):#x}: {_entry_lo(step['lo1'])}",
+    )
+
+
+def _instruction(step: Step, around: Surroundings) -> str:
+    return f"{step['pc']:#018x}  {around.disassemble(step['word'], step['pc'])}"
+
+
+def _instructions(steps: Sequence[Step], around: Surroundings) -> Chapter:
+    count = len(steps)
+    return Chapter(
+        f"The guest executes {count} instruction{'s' if count > 1 else ''}",
+        tuple(_instruction(step, around) for step in steps),
+        sum(step["cycles"] for step in steps),
+        is_guest=True,
+    )
+
+
+def _miss(step: Step, around: Surroundings) -> Chapter:
+    slot = " in a delay slot" if step["in_delay_slot"] else ""
+    return Chapter(
+        f"A {step['access']} finds no usable entry in the hardware TLB: trap into Disco",
+        (
+            f"virtual address {step['vaddr']:#018x} ({segment_of(step['vaddr'])}),"
+            f" ASID {step['asid']}",
+            f"VM '{around.vm}' in {step['mode']} mode, on CPU {step['cpu']} of node {step['node']}",
+            f"instruction{slot}: {_instruction(step, around)}",
+        ),
+        step["cycles"],
+    )
+
+
+def _nested_miss(step: Step, around: Surroundings) -> Chapter:
+    chapter = _miss(step, around)
+    return Chapter(f"On the way, another miss. {chapter.title}", chapter.lines, chapter.cycles)
+
+
+def _l2tlb(step: Step, _around: Surroundings) -> Chapter:
+    if not step["hit"]:
+        return Chapter("Second-level TLB: no entry", cycles=step["cycles"])
+    return Chapter(
+        "Second-level TLB: hit; the guest never learns of this miss",
+        (f"even page: {_entry_lo(step['lo0'])}", f"odd page:  {_entry_lo(step['lo1'])}"),
+        step["cycles"],
+    )
+
+
+def _virtual_tlb(step: Step, _around: Surroundings) -> Chapter:
+    if not step["hit"]:
+        return Chapter(
+            "Virtual TLB: no entry; a real CPU would have missed here too", cycles=step["cycles"]
+        )
+    return Chapter(
+        f"Virtual TLB: the guest has an entry, slot {step['index']}", cycles=step["cycles"]
+    )
+
+
+def _kernel_segment(step: Step, _around: Surroundings) -> Chapter:
+    return Chapter(
+        "Real hardware would not map this segment: the guest has nothing to do with it",
+        (f"physical address {step['paddr']:#x} follows from the virtual one",),
+        step["cycles"],
+    )
+
+
+def _forward(step: Step, _around: Surroundings) -> Chapter:
+    code = step["code"]
+    return Chapter(
+        "Disco forwards the exception: sets the virtual CP0, enters the guest's handler",
+        (
+            f"exception {_EXCEPTIONS.get(code, f'code {code}')}",
+            f"EPC {step['epc']:#018x}, handler at {step['vector']:#018x}",
+        ),
+        step["cycles"],
+    )
+
+
+def _privileged(step: Step, around: Surroundings) -> Chapter:
+    return Chapter(
+        "A privileged instruction traps; Disco emulates it on the virtual CP0",
+        (_instruction(step, around),),
+        step["cycles"],
+    )
+
+
+def _tlb_write(step: Step, _around: Surroundings) -> Chapter:
+    how = "TLBWR" if step["random"] else "TLBWI"
+    return Chapter(
+        f"{how}: the guest's new entry goes into its virtual TLB (frames are physical pages)",
+        _entry(step),
+        step["cycles"],
+    )
+
+
+def _pmap(step: Step, around: Surroundings) -> Chapter:
+    lines = [f"physical page {step['ppn']:#x}: {step['state']}"]
+    if step["state"] in ("private", "shared"):
+        permission = "writable" if step["writable"] else "read-only"
+        lines.append(
+            f"machine page {step['mpn']:#x} on node {around.node_of_page(step['mpn'])}, {permission}"
+        )
+    return Chapter("pmap: the row of the physical page", tuple(lines), step["cycles"])
+
+
+def _page_fault(step: Step, _around: Surroundings) -> Chapter:
+    why = "may not be written" if step["protected"] else "is absent"
+    return Chapter(
+        f"Page fault: physical page {step['ppn']:#x} {why}; the placement policy decides",
+        ("a zeroed machine page is put into the pmap, and the instruction is retried",),
+        step["cycles"],
+    )
+
+
+def _insert(step: Step, _around: Surroundings) -> Chapter:
+    return Chapter(
+        "The merged entry goes into the hardware TLB (frames are machine pages)",
+        _entry(step),
+        step["cycles"],
+    )
+
+
+def _unknown(step: Step, _around: Surroundings) -> Chapter:
+    values = (
+        f"{name} = {value:#x}" if type(value) is int else f"{name} = {value}"
+        for name, value in step.items()
+        if name not in ("kind", "cycle", "cycles")
+    )
+    return Chapter(step["kind"], tuple(values), step["cycles"])
+
+
+_TELLERS: Mapping[str, Callable[[Step, Surroundings], Chapter]] = {
+    "miss": _miss,
+    "l2tlb": _l2tlb,
+    "virtual tlb": _virtual_tlb,
+    "kernel segment": _kernel_segment,
+    "forward": _forward,
+    "privileged": _privileged,
+    "tlb write": _tlb_write,
+    "pmap": _pmap,
+    "page fault": _page_fault,
+    "insert": _insert,
+}
+
+
+def render(story: Sequence[Chapter]) -> RenderableType:
+    """The story for a terminal: numbered steps with their cycles, the guest's in another colour."""
+    parts: list[RenderableType] = []
+    for number, chapter in enumerate(story, 1):
+        colour = "cyan" if chapter.is_guest else "bold"
+        cost = f"{chapter.cycles} cycles" if chapter.cycles else ""
+        head = Text.assemble((f"{number:3}. ", "dim"), (chapter.title, colour))
+        if cost:
+            head.append(f"   {cost}", style="yellow")
+        parts.append(head)
+        parts.append(Padding(Text("\n".join(chapter.lines)), (0, 0, 0, 8)) if chapter.lines else "")
+    guest = sum(chapter.cycles for chapter in story if chapter.is_guest)
+    total = sum(chapter.cycles for chapter in story)
+    parts.append(
+        Text(f"Together {total} cycles: {total - guest} of Disco, {guest} of the guest.", "bold")
+    )
+    return Group(*(part for part in parts if part != ""))
+
+
+def as_data(steps: Sequence[Step], around: Surroundings) -> dict[str, Any]:
+    """The same for programs: the engine's steps, with instructions disassembled."""
+    return {
+        "vm": around.vm,
+        "cycles": sum(step["cycles"] for step in steps),
+        "steps": [
+            {**step, "text": around.disassemble(step["word"], step["pc"])}
+            if "word" in step
+            else dict(step)
+            for step in steps
+        ],
+    }

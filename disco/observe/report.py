@@ -1,0 +1,250 @@
+"""The report of a run: a dictionary that is JSON as it is, and the same as tables for people.
+
+    digest    of the whole run
+    machine   its description
+    vms       per VM: end, instructions, cycles, traps, TLB misses, page faults, memory, console
+    memory    what the VMs together have, what the machine spends on it, pages by node and owner
+    time      simulated and host time, and the share of the latter that was spent in Python
+
+The engine's counters are grouped by the first word of their names, so a new counter of a known group
+shows up by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from disco.guests.platform import PAGE_SIZE
+from disco.monitor.monitor import Monitor
+from disco.monitor.vm import VirtualMachine
+
+Report = dict[str, Any]
+
+#: Groups of counters, by prefix, as the report names them.
+_GROUPS = {
+    "cycles": "cycles_",
+    "traps": "traps_",
+    "tlb": "tlb_",
+    "emulated": "emulated_",
+    "page_faults": "page_faults_",
+    "devices": "device_",
+}
+
+
+def report(monitor: Monitor) -> Report:
+    """Everything that is known of a run, now or after its end."""
+    vms = [_vm(vm) for vm in monitor.vms]
+    nodes = range(monitor.machine.nodes)
+    clock = monitor.clock
+    return {
+        "digest": monitor.digest(),
+        "machine": {
+            "nodes": monitor.machine.nodes,
+            "cpus": monitor.machine.cpus,
+            "memory_bytes": monitor.machine.memory_bytes,
+            "clock_hz": monitor.machine.clock_hz,
+            "seed": monitor.machine.seed,
+        },
+        "vms": vms,
+        "memory": {
+            "virtual_bytes": sum(vm["memory"]["virtual_bytes"] for vm in vms),
+            "machine_bytes": sum(vm["memory"]["machine_bytes"] for vm in vms),
+            "nodes": [
+                {
+                    "node": node,
+                    "bytes": monitor.machine.memory_bytes_per_node,
+                    "vms": {vm["name"]: vm["memory"]["bytes_by_node"][node] for vm in vms},
+                    "monitor": _monitor_pages(monitor, node) * PAGE_SIZE,
+                }
+                for node in nodes
+            ],
+        },
+        "time": {
+            "cycles": monitor.now,
+            "seconds": monitor.seconds,
+            "wall_seconds": clock.wall_seconds,
+            "python_share": clock.python_share,
+        },
+    }
+
+
+def _vm(vm: VirtualMachine) -> dict[str, Any]:
+    usage = vm.usage
+    counters = usage.counters
+    return {
+        "name": vm.name,
+        "status": vm.status.value,
+        "error": str(vm.error) if vm.error else None,
+        "exit_status": vm.exit_status,
+        "instructions": counters["instructions"],
+        **{
+            group: {
+                name.removeprefix(prefix): count
+                for name, count in counters.items()
+                if name.startswith(prefix)
+            }
+            for group, prefix in _GROUPS.items()
+        },
+        "interrupts": counters["interrupts"],
+        "memory": {
+            "physical_bytes": vm.config.platform.memory_bytes,
+            "virtual_bytes": usage.pages * PAGE_SIZE,
+            "machine_bytes": (usage.pages + sum(usage.monitor_pages_by_node)) * PAGE_SIZE,
+            "bytes_by_node": [pages * PAGE_SIZE for pages in usage.pages_by_node],
+            "monitor_bytes_by_node": [pages * PAGE_SIZE for pages in usage.monitor_pages_by_node],
+        },
+        "console": vm.console.text,
+    }
+
+
+def _monitor_pages(monitor: Monitor, node: int) -> int:
+    """Disco's own pages on a node; an ended VM's tables count as they were when it ended."""
+    ended = (vm for vm in monitor.vms if vm.has_ended)
+    now = monitor.pages_by_owner()["monitor"][node]
+    return now + sum(vm.usage.monitor_pages_by_node[node] for vm in ended)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table of VMs: where its number is in a VM's part of the report."""
+
+    label: str
+    path: tuple[str, ...]
+    show: Callable[[int], str] = "{:,}".format
+
+    def value(self, vm: dict[str, Any]) -> int:
+        found: Any = vm
+        for key in self.path:
+            found = found[key]
+        return int(found)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.1f} MiB"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M"
+
+
+_SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
+    (
+        "",
+        (
+            _Row("guest instructions", ("instructions",), _millions),
+            _Row("cycles: guest user", ("cycles", "user"), _millions),
+            _Row("cycles: guest kernel", ("cycles", "kernel"), _millions),
+            _Row("cycles: Disco", ("cycles", "monitor"), _millions),
+            _Row("cycles: idle", ("cycles", "idle"), _millions),
+        ),
+    ),
+    (
+        "Traps into Disco",
+        (
+            _Row("TLB refill", ("traps", "tlb_refill")),
+            _Row("TLB invalid", ("traps", "tlb_invalid")),
+            _Row("TLB modified", ("traps", "tlb_modified")),
+            _Row("TLB inhibit", ("traps", "tlb_inhibit")),
+            _Row("privileged instruction", ("traps", "privileged")),
+            _Row("system call", ("traps", "syscall")),
+            _Row("coprocessor", ("traps", "coprocessor")),
+            _Row("address error", ("traps", "address_error")),
+            _Row("other", ("traps", "other")),
+        ),
+    ),
+    (
+        "TLB misses",
+        (
+            _Row("second-level TLB hit", ("tlb", "l2tlb_hits")),
+            _Row("virtual TLB hit", ("tlb", "virtual_hits")),
+            _Row("kernel segment", ("tlb", "kernel_segment")),
+            _Row("forwarded to the guest", ("tlb", "forwarded")),
+        ),
+    ),
+    (
+        "Pages and devices",
+        (
+            _Row("page faults", ("page_faults", "absent")),
+            _Row("interrupts", ("interrupts",)),
+            _Row("device accesses", ("devices", "accesses")),
+            _Row("memory used", ("memory", "virtual_bytes"), _mib),
+            _Row("memory of the VM", ("memory", "physical_bytes"), _mib),
+        ),
+    ),
+)
+
+
+def tables(run: Report) -> RenderableType:
+    """The report as tables."""
+    parts: list[RenderableType] = [_vm_table(run["vms"]), _node_table(run), _time_line(run)]
+    return Group(*(part for table in parts for part in ("", table)))
+
+
+def _vm_table(vms: list[dict[str, Any]]) -> Table:
+    table = Table(title="Virtual machines", title_justify="left", title_style="bold", box=None)
+    table.add_column("")
+    for vm in vms:
+        table.add_column(vm["name"], justify="right", style="cyan", header_style="bold cyan")
+    if len(vms) > 1:
+        table.add_column("all", justify="right", header_style="bold")
+    table.add_row("end", *(_end(vm) for vm in vms))
+    for title, rows in _SECTIONS:
+        if title:
+            table.add_section()
+            table.add_row(Text(title, style="bold"))
+        for label, cells in _cells(rows, vms):
+            table.add_row(Text("  " * bool(title) + label), *cells)
+    return table
+
+
+def _end(vm: dict[str, Any]) -> Text:
+    is_good = vm["exit_status"] == 0
+    words = vm["status"] if vm["exit_status"] is None else f"exit {vm['exit_status']}"
+    return Text(words, style="green" if is_good else "yellow")
+
+
+def _cells(rows: tuple[_Row, ...], vms: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Label and cells of each row that has anything but zeros."""
+    for row in rows:
+        values = [row.value(vm) for vm in vms]
+        if any(values):
+            shown = [*values, sum(values)] if len(vms) > 1 else values
+            yield row.label, [row.show(value) for value in shown]
+
+
+def _node_table(run: Report) -> Table:
+    """Pages by node and owner; what a VM has on its best node stands out."""
+    names = [vm["name"] for vm in run["vms"]]
+    table = Table(
+        title="Machine memory by node and owner", title_justify="left", title_style="bold", box=None
+    )
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", style="cyan", header_style="bold cyan")
+    table.add_column("Disco", justify="right", header_style="bold")
+    table.add_column("of", justify="right", header_style="bold")
+    for row in run["memory"]["nodes"]:
+        cells = [Text(_mib(row["vms"][name]) if row["vms"][name] else "-") for name in names]
+        table.add_row(f"node {row['node']}", *cells, _mib(row["monitor"]), _mib(row["bytes"]))
+    return table
+
+
+def _time_line(run: Report) -> Text:
+    time = run["time"]
+    instructions = sum(vm["instructions"] for vm in run["vms"])
+    wall = time["wall_seconds"]
+    speed = instructions / wall / 1e6 if wall else 0.0
+    return Text.assemble(
+        (f"{time['seconds']:.2f} s", "bold"),
+        " of simulated time in ",
+        (f"{wall:.2f} s", "bold"),
+        f": {speed:,.0f} million guest instructions a second,"
+        f" {time['python_share']:.1%} of it in Python\n",
+        (f"digest {run['digest']}", "dim"),
+    )
