@@ -100,7 +100,6 @@ class Engine:
         tlb_entries: int,
         l2tlb_entries: int,
         host_threads: int,
-        seed: int,
         costs: Mapping[str, int],
     ) -> None:
         """Raises ValueError naming what was asked and what is possible."""
@@ -110,7 +109,7 @@ class Engine:
         """Simulated time of the round boundary, in cycles."""
 
     # -- virtual machines -------------------------------------------------------------------
-    def create_vm(self, *, memory_bytes: int, ram: Sequence[tuple[int, int]], vcpus: int) -> int:
+    def create_vm(self, *, ram: Sequence[tuple[int, int]], vcpus: int) -> int:
         """Makes a VM and returns its number. `ram` lists (paddr, bytes); pages there start absent.
 
         Physical pages outside of `ram` and of device windows do not exist for the guest.
@@ -174,9 +173,34 @@ class Engine:
     # -- looking ----------------------------------------------------------------------------
     def follow(self, vm: int, kind: str) -> None:
         """Records the next miss of this kind: "any", "l2tlb", "forwarded", "kernel", "page fault"."""
-    def disassemble(self, word: int, pc: int) -> str: ...
     def read_virtual(self, vm: int, vcpu: int, vaddr: int, length: int) -> bytes:
         """Reads through the guest's own translation, without side effects. ValueError where it has none."""
+
+@final
+class BareCpu:
+    """One CPU on a machine of one node, without the monitor, for second opinions in tests."""
+
+    def __init__(self, *, memory_bytes: int) -> None: ...
+    def run(self, until: int) -> str:
+        """Runs until `until` cycles: "until", "wait", or "bus" when nothing answers at an address."""
+    @property
+    def now(self) -> int: ...
+    @property
+    def instructions(self) -> int: ...
+    pc: int
+    #: 32 values; register 0 stays 0.
+    gpr: list[int]
+    fpr: list[int]
+    hi: int
+    lo: int
+    fcsr: int
+    @property
+    def mode(self) -> str: ...
+    def read_cp0(self, number: int, select: int) -> int: ...
+    def write_cp0(self, number: int, select: int, value: int) -> None: ...
+    def set_lines(self, lines: int) -> None: ...
+    def read_memory(self, address: int, length: int) -> bytes: ...
+    def write_memory(self, address: int, data: bytes) -> None: ...
 
 def assemble(source: str, base: int) -> bytes:
     """Assembles MIPS64 text at virtual address `base`. ValueError names the line."""

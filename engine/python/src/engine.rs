@@ -1,0 +1,241 @@
+//! The monitor's face for Python. Every method is one call of [`resident::Monitor`].
+
+use std::collections::BTreeMap;
+
+use machine::cp0::REGISTERS;
+use machine::{Cycles, PhysAddr, Ppn};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use resident::follow::MissKind;
+use resident::vm::PhysRange;
+use resident::{Costs, Monitor, MonitorConfig};
+
+use crate::events::{event_to_py, to_py};
+use crate::tables::TableView;
+
+/// The machine with Disco's resident part on it.
+#[pyclass(module = "disco._engine")]
+pub struct Engine {
+    monitor: Monitor,
+}
+
+/// Time slice of a vCPU that shares its CPU, in seconds of simulated time.
+const SLICE_SECONDS: f64 = 0.010;
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, clock_hz, quantum_cycles, tlb_entries,
+                        l2tlb_entries, host_threads, costs))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
+    fn new(
+        node_of_cpu: Vec<u16>,
+        nodes: u16,
+        memory_bytes_per_node: u64,
+        clock_hz: u64,
+        quantum_cycles: u64,
+        tlb_entries: u8,
+        l2tlb_entries: usize,
+        host_threads: usize,
+        costs: BTreeMap<String, u64>,
+    ) -> PyResult<Engine> {
+        let slice_cycles = (clock_hz as f64 * SLICE_SECONDS) as u64;
+        let config = MonitorConfig {
+            node_of_cpu,
+            nodes,
+            memory_bytes_per_node,
+            quantum: Cycles(quantum_cycles),
+            slice_rounds: slice_cycles.div_ceil(quantum_cycles.max(1)).max(1) as u32,
+            tlb_entries,
+            l2tlb_entries,
+            host_threads,
+            costs: costs_of(&costs)?,
+        };
+        Ok(Engine { monitor: Monitor::new(config).map_err(to_py)? })
+    }
+
+    #[getter]
+    fn now(&self) -> u64 {
+        self.monitor.now().0
+    }
+
+    #[pyo3(signature = (*, ram, vcpus))]
+    fn create_vm(&mut self, ram: Vec<(u64, u64)>, vcpus: u32) -> PyResult<u32> {
+        let ram: Vec<PhysRange> = ram.into_iter().map(|(base, bytes)| range(base, bytes)).collect();
+        self.monitor.create_vm(&ram, vcpus).map_err(to_py)
+    }
+
+    fn destroy_vm(&mut self, vm: u32) -> PyResult<()> {
+        self.monitor.destroy_vm(vm).map_err(to_py)
+    }
+
+    #[pyo3(signature = (vm, vcpu, *, pc, gpr))]
+    fn set_vcpu(&mut self, vm: u32, vcpu: u32, pc: u64, gpr: BTreeMap<u8, u64>) -> PyResult<()> {
+        if let Some(register) = gpr.keys().find(|register| !(1..32).contains(*register)) {
+            return Err(PyValueError::new_err(format!("register {register} asked; possible are 1 to 31")));
+        }
+        let gpr: Vec<(u8, u64)> = gpr.into_iter().collect();
+        self.monitor.set_vcpu(vm, vcpu, pc, &gpr).map_err(to_py)
+    }
+
+    fn assign(&mut self, vm: u32, vcpu: u32, cpu: u16) -> PyResult<()> {
+        self.monitor.assign(vm, vcpu, cpu).map_err(to_py)
+    }
+
+    fn vcpu_registers(&mut self, vm: u32, vcpu: u32) -> PyResult<BTreeMap<String, u64>> {
+        let now = self.monitor.now();
+        self.monitor
+            .inspect(vm, vcpu, |vcpu, regs| {
+                let mut all: BTreeMap<String, u64> =
+                    (0..32).map(|number| (format!("r{number}"), regs.gpr[number])).collect();
+                all.extend([("pc", regs.pc), ("hi", regs.hi), ("lo", regs.lo)].map(|(n, v)| (n.to_owned(), v)));
+                all.extend(REGISTERS.iter().map(|row| {
+                    (row.name.to_owned(), vcpu.cp0.read(row.number, row.select, now))
+                }));
+                all
+            })
+            .map_err(to_py)
+    }
+
+    fn add_window(&mut self, vm: u32, paddr: u64, size: u64) -> PyResult<()> {
+        self.monitor.add_window(vm, range(paddr, size)).map_err(to_py)
+    }
+
+    fn latch(&mut self, vm: u32, paddr: u64, size: u8, value: u64) -> PyResult<()> {
+        self.monitor.windows(vm).map_err(to_py)?.latch(PhysAddr(paddr), size, value);
+        Ok(())
+    }
+
+    fn post(&mut self, vm: u32, paddr: u64, size: u8) -> PyResult<()> {
+        self.monitor.windows(vm).map_err(to_py)?.post(PhysAddr(paddr), size);
+        Ok(())
+    }
+
+    #[expect(unused_variables, reason = "the three calls have one shape in Python")]
+    fn trap(&mut self, vm: u32, paddr: u64, size: u8) -> PyResult<()> {
+        self.monitor.windows(vm).map_err(to_py)?.trap(PhysAddr(paddr));
+        Ok(())
+    }
+
+    fn complete_access(&mut self, vm: u32, vcpu: u32, value: u64) -> PyResult<()> {
+        self.monitor.complete_access(vm, vcpu, value).map_err(to_py)
+    }
+
+    fn set_line(&mut self, vm: u32, vcpu: u32, line: u8, level: bool) -> PyResult<()> {
+        self.monitor.set_line(vm, vcpu, line, level).map_err(to_py)
+    }
+
+    fn place_page(&mut self, vm: u32, ppn: u32, node: u16) -> PyResult<i64> {
+        let placed = self.monitor.place_page(vm, Ppn(ppn), node).map_err(to_py)?;
+        Ok(placed.map_or(-1, |mpn| i64::from(mpn.0)))
+    }
+
+    fn unmap_page(&mut self, vm: u32, ppn: u32) -> PyResult<()> {
+        self.monitor.unmap_page(vm, Ppn(ppn)).map_err(to_py)
+    }
+
+    fn protect_page(&mut self, vm: u32, ppn: u32, writable: bool) -> PyResult<()> {
+        self.monitor.protect_page(vm, Ppn(ppn), writable).map_err(to_py)
+    }
+
+    fn move_page(&mut self, vm: u32, ppn: u32, node: u16) -> PyResult<i64> {
+        let moved = self.monitor.move_page(vm, Ppn(ppn), node).map_err(to_py)?;
+        Ok(moved.map_or(-1, |mpn| i64::from(mpn.0)))
+    }
+
+    fn free_pages(&self, node: u16) -> PyResult<usize> {
+        self.monitor.free_pages(node).map_err(to_py)
+    }
+
+    fn read_physical<'py>(
+        &mut self,
+        py: Python<'py>,
+        vm: u32,
+        paddr: u64,
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, length, |bytes| {
+            self.monitor.read_physical(vm, PhysAddr(paddr), bytes).map_err(to_py)
+        })
+    }
+
+    fn write_physical(&mut self, vm: u32, paddr: u64, data: &[u8]) -> PyResult<()> {
+        self.monitor.write_physical(vm, PhysAddr(paddr), data).map_err(to_py)
+    }
+
+    fn read_virtual<'py>(
+        &mut self,
+        py: Python<'py>,
+        vm: u32,
+        vcpu: u32,
+        vaddr: u64,
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, length, |bytes| self.monitor.read_virtual(vm, vcpu, vaddr, bytes).map_err(to_py))
+    }
+
+    fn pmap<'py>(&mut self, py: Python<'py>, vm: u32) -> PyResult<Bound<'py, PyAny>> {
+        TableView::memoryview(py, self.monitor.vm(vm).map_err(to_py)?.pmap.table().region())
+    }
+
+    fn memmap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        TableView::memoryview(py, self.monitor.memmap().table().region())
+    }
+
+    /// Runs without the GIL until there is something to decide or time reaches `until`.
+    fn run(&mut self, py: Python<'_>, until: u64) -> PyResult<Vec<Py<PyAny>>> {
+        let events = py.detach(|| self.monitor.run(Cycles(until)));
+        events.into_iter().map(|event| event_to_py(py, event)).collect()
+    }
+
+    fn next_event(&mut self) -> Option<u64> {
+        self.monitor.next_event().map(|cycles| cycles.0)
+    }
+
+    fn counters<'py>(&mut self, py: Python<'py>, vm: u32, vcpu: u32) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        for (name, value) in self.monitor.counters(vm, vcpu).map_err(to_py)?.rows() {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    fn cpu_counters<'py>(&self, py: Python<'py>, cpu: u16) -> PyResult<Bound<'py, PyDict>> {
+        let (instructions, now) = self.monitor.cpu_progress(cpu).map_err(to_py)?;
+        let dict = PyDict::new(py);
+        dict.set_item("instructions", instructions)?;
+        dict.set_item("now", now.0)?;
+        Ok(dict)
+    }
+
+    fn follow(&mut self, vm: u32, kind: &str) -> PyResult<()> {
+        let known = MissKind::NAMES;
+        let Some((_, kind)) = known.iter().find(|(name, _)| *name == kind) else {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            return Err(PyValueError::new_err(format!(
+                "a miss of kind '{kind}' asked; possible are {}",
+                names.join(", ")
+            )));
+        };
+        self.monitor.follow(vm, *kind).map_err(to_py)
+    }
+}
+
+fn range(base: u64, bytes: u64) -> PhysRange {
+    PhysRange { base: PhysAddr(base), bytes }
+}
+
+fn costs_of(changes: &BTreeMap<String, u64>) -> PyResult<Costs> {
+    let mut costs = Costs::default();
+    for (action, cycles) in changes {
+        if !costs.set(action, *cycles) {
+            let known: Vec<&str> = costs.rows().into_iter().map(|(name, _)| name).collect();
+            return Err(PyValueError::new_err(format!(
+                "a cost of '{action}' asked; possible are {}",
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(costs)
+}

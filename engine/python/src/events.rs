@@ -1,0 +1,105 @@
+//! Events and errors of the resident part, as Python objects.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use resident::follow::{Step, Value};
+use resident::{Event, MonitorError};
+
+/// A caller's mistake: KeyError for a page that has to be placed first, ValueError otherwise.
+pub fn to_py(error: MonitorError) -> PyErr {
+    match error {
+        MonitorError::NotPresent { page, .. } => PyKeyError::new_err(page.0),
+        other => PyValueError::new_err(other.to_string()),
+    }
+}
+
+/// A vCPU needs a page that its VM does not have, or may not write.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct PageFault {
+    vm: u32,
+    vcpu: u32,
+    cpu: u16,
+    node: u16,
+    ppn: u32,
+    store: bool,
+    protected: bool,
+    cycle: u64,
+}
+
+/// A vCPU read or wrote a device register.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct DeviceAccess {
+    vm: u32,
+    vcpu: u32,
+    paddr: u64,
+    size: u8,
+    store: bool,
+    value: u64,
+    cycle: u64,
+}
+
+/// Stores to posted registers of one VM, in order.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct PostedWrites {
+    vm: u32,
+    writes: Vec<(u64, u64, u8, u64)>,
+}
+
+/// A vCPU cannot go on.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct VcpuStopped {
+    vm: u32,
+    vcpu: u32,
+    cause: &'static str,
+    detail: &'static str,
+    pc: u64,
+    cycle: u64,
+}
+
+/// A miss with all its steps.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct Followed {
+    vm: u32,
+    vcpu: u32,
+    steps: Py<PyList>,
+}
+
+/// One event as the object of its class.
+pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
+    match event {
+        Event::PageFault { vm, vcpu, cpu, node, page, store, protected, cycle } => {
+            PageFault { vm, vcpu, cpu, node: node.0, ppn: page.0, store, protected, cycle: cycle.0 }.into_py_any(py)
+        }
+        Event::DeviceAccess { vm, vcpu, cpu: _, paddr, size, store, value, cycle } => {
+            DeviceAccess { vm, vcpu, paddr: paddr.0, size, store, value, cycle: cycle.0 }.into_py_any(py)
+        }
+        Event::PostedWrites { vm, writes } => {
+            let writes = writes.into_iter().map(|w| (w.cycle.0, w.paddr.0, w.size, w.value)).collect();
+            PostedWrites { vm, writes }.into_py_any(py)
+        }
+        Event::VcpuStopped { vm, vcpu, cpu: _, cause, pc, cycle } => {
+            VcpuStopped { vm, vcpu, cause: cause.name(), detail: cause.detail(), pc, cycle: cycle.0 }.into_py_any(py)
+        }
+        Event::Followed { vm, vcpu, cpu: _, steps, cycle: _ } => {
+            let steps = steps.into_iter().map(|step| step_to_py(py, step)).collect::<PyResult<Vec<_>>>()?;
+            Followed { vm, vcpu, steps: PyList::new(py, steps)?.unbind() }.into_py_any(py)
+        }
+    }
+}
+
+fn step_to_py(py: Python<'_>, step: Step) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("kind", step.kind)?;
+    dict.set_item("cycle", step.cycle)?;
+    dict.set_item("cycles", step.cycles)?;
+    for (name, value) in step.values {
+        match value {
+            Value::Number(number) => dict.set_item(name, number)?,
+            Value::Text(text) => dict.set_item(name, text)?,
+            Value::Flag(flag) => dict.set_item(name, flag)?,
+        }
+    }
+    Ok(dict)
+}

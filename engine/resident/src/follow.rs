@@ -1,0 +1,138 @@
+//! Following one TLB miss through all its steps.
+//!
+//! A vCPU that is followed keeps a [`Follower`]. It starts to record at every miss and goes on, one guest
+//! instruction at a time, until the instruction that missed has been executed. If the miss turns out to be
+//! of the kind that was asked for, the record is the answer; otherwise it is thrown away. The hot path knows
+//! nothing of this: only trap handlers ask whether there is a follower.
+
+/// A value of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number or an address.
+    Number(u64),
+    /// A word.
+    Text(&'static str),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Value {
+        Value::Number(value)
+    }
+}
+impl From<&'static str> for Value {
+    fn from(value: &'static str) -> Value {
+        Value::Text(value)
+    }
+}
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::Flag(value)
+    }
+}
+
+/// One step of a miss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What happened, such as `"l2tlb"` or `"instruction"`.
+    pub kind: &'static str,
+    /// When, in cycles of the CPU that took the miss.
+    pub cycle: u64,
+    /// What it cost.
+    pub cycles: u64,
+    /// The values of this step, by name.
+    pub values: Vec<(&'static str, Value)>,
+}
+
+/// Which misses to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissKind {
+    /// The next one.
+    Any,
+    /// Answered by the second-level TLB.
+    L2Tlb,
+    /// Forwarded to the guest's refill handler.
+    Forwarded,
+    /// In a segment that the guest does not map.
+    Kernel,
+    /// Needed a page that was absent.
+    PageFault,
+}
+
+impl MissKind {
+    /// The kinds with the names that users give.
+    pub const NAMES: [(&'static str, MissKind); 5] = [
+        ("any", MissKind::Any),
+        ("l2tlb", MissKind::L2Tlb),
+        ("forwarded", MissKind::Forwarded),
+        ("kernel", MissKind::Kernel),
+        ("page fault", MissKind::PageFault),
+    ];
+}
+
+/// Steps after which a record is given up: a guest handler is a few dozen instructions.
+const STEPS_MAX: usize = 20_000;
+
+/// Records misses of one vCPU until one is of the wanted kind.
+#[derive(Debug)]
+pub struct Follower {
+    wanted: MissKind,
+    record: Option<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    /// Address of the instruction that missed.
+    pc: u64,
+    steps: Vec<Step>,
+}
+
+impl Follower {
+    /// Waits for a miss of that kind.
+    pub fn new(wanted: MissKind) -> Follower {
+        Follower { wanted, record: None }
+    }
+
+    /// Whether a miss is being recorded, so that the guest must go one instruction at a time.
+    pub fn is_recording(&self) -> bool {
+        self.record.is_some()
+    }
+
+    /// A miss begins at `pc`, unless one is being recorded (then this one is a step of it).
+    pub fn miss(&mut self, pc: u64) {
+        if self.record.is_none() {
+            self.record = Some(Record { pc, steps: Vec::new() });
+        }
+    }
+
+    /// Adds a step, if a miss is being recorded.
+    pub fn step(&mut self, step: Step) {
+        let Some(record) = &mut self.record else { return };
+        if record.steps.len() < STEPS_MAX {
+            record.steps.push(step);
+        } else {
+            self.record = None;
+        }
+    }
+
+    /// The guest executed the instruction at `pc`. If that ends a miss of the wanted kind, its steps.
+    pub fn executed(&mut self, pc: u64) -> Option<Vec<Step>> {
+        let record = self.record.take_if(|record| record.pc == pc)?;
+        self.wants(&record.steps).then_some(record.steps)
+    }
+
+    fn wants(&self, steps: &[Step]) -> bool {
+        let has = |kind: &str| steps.iter().any(|step| step.kind == kind);
+        let is_forwarded = has("forward");
+        match self.wanted {
+            MissKind::Any => true,
+            MissKind::L2Tlb => steps.iter().any(|step| {
+                step.kind == "l2tlb" && step.values.contains(&("hit", Value::Flag(true)))
+            }) && !is_forwarded,
+            MissKind::Forwarded => is_forwarded && !has("page fault"),
+            MissKind::Kernel => has("kernel segment") && !is_forwarded && !has("page fault"),
+            MissKind::PageFault => has("page fault"),
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The second-level TLB: recent virtual-to-machine translations of one vCPU.
+//!
+//! It makes the guest's TLB look much larger than the guest was told. That is only allowed while no
+//! visible answer differs from that of a plain TLB, and this is why it holds:
+//!
+//! Call an entry a *ghost* if the guest wrote it with TLBWR or TLBWI and a later TLBWR overwrote the slot
+//! of the virtual TLB that it was in. A plain TLB would have lost it; here it still answers refills.
+//!
+//! 1. *Answering a refill from a ghost* is what a larger TLB would do. TLBWR picks its victim at random, so
+//!    a guest cannot know which entry it displaced; it can only rely on an entry being gone if it removed it
+//!    on purpose, or found it gone.
+//! 2. *Removed on purpose* is one of: TLBWI over its slot, TLBINV, TLBINVF, a sweep of TLBWI over all
+//!    slots. Each ghost remembers its slot (`origin`); TLBWI at a slot drops every ghost of that slot, so a
+//!    sweep drops all. TLBINV and TLBINVF drop all ghosts.
+//! 3. *Found gone* is a TLBP that misses: it drops the ghosts of the probed page. (It cannot pretend that the
+//!    entry is there, as it has no index.)
+//! 4. *A fault from a ghost*: if a ghost cannot serve an access (invalid half, no write permission,
+//!    inhibited), it is dropped and the guest takes a refill, as it would without the ghost. Its handler
+//!    writes the entry, the access is retried, and the fault comes from an entry that TLBP finds.
+//! 5. *Overwriting a translation*: writing an entry drops all ghosts of its page, in every address space if it
+//!    is global, so an old translation never outlives a new one.
+//! 6. Ghosts are pairs of 4 KiB pages only. When TLBWR displaces an entry of larger pages, what was cached
+//!    of it is dropped: a TLBP for one page of it would otherwise say "gone" about all.
+//!
+//! Entries of *kernel segments* (addresses that a real CPU would not map) are nobody's TLB entries; only the
+//! monitor removes them. Pages that the monitor takes away go by the backmaps, whatever kind the entry is.
+//!
+//! Checked by `tests/ghosts.rs`: random TLB operations against a guest with a plain TLB.
+
+use machine::tlb::entry_lo;
+use machine::{Asid, Mpn};
+
+/// Which slot of the virtual TLB an entry came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin(u8);
+
+impl Origin {
+    /// Of a kernel segment: not from the guest's TLB at all.
+    pub const KERNEL: Origin = Origin(0xff);
+
+    /// Slot `index` of the virtual TLB.
+    pub fn slot(index: usize) -> Origin {
+        debug_assert!(index < SLOTS, "a virtual TLB has at most {SLOTS} slots");
+        Origin(index as u8)
+    }
+
+    /// Whether the entry came from the guest's TLB.
+    pub fn is_guest(self) -> bool {
+        self != Origin::KERNEL
+    }
+}
+
+/// Slots of the largest virtual TLB.
+pub const SLOTS: usize = 64;
+const WAYS: usize = 4;
+
+/// A pair of 4 KiB pages, ready for the hardware TLB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct L2Entry {
+    /// Address of the pair as the TLB sees it, a multiple of 8 KiB.
+    pub vpn2: u64,
+    /// Address space, if not global.
+    pub asid: Asid,
+    /// Matches in every address space.
+    pub global: bool,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Hardware EntryLo values; V clear where the half cannot be used as it is.
+    pub lo: [u64; 2],
+    epoch: u32,
+}
+
+impl L2Entry {
+    /// An entry for the pair at `vpn2`.
+    pub fn new(vpn2: u64, asid: Asid, global: bool, origin: Origin, lo: [u64; 2]) -> L2Entry {
+        debug_assert_eq!(vpn2 & 0x1fff, 0, "a pair of pages is aligned");
+        L2Entry { vpn2, asid, global, origin, lo, epoch: 0 }
+    }
+
+    const EMPTY: L2Entry =
+        L2Entry { vpn2: 1, asid: Asid(0), global: false, origin: Origin::KERNEL, lo: [0; 2], epoch: 0 };
+
+    fn holds(&self, page: Mpn) -> bool {
+        self.lo.iter().any(|lo| lo & entry_lo::V != 0 && entry_lo::address(*lo) == page.address().0)
+    }
+}
+
+/// The table: sets of four, or nothing when it is switched off.
+#[derive(Debug)]
+pub struct L2Tlb {
+    entries: Vec<L2Entry>,
+    set_mask: usize,
+    next_way: usize,
+    /// An entry of a guest slot is alive while its epoch is that of its slot.
+    slot_epochs: [u32; SLOTS],
+}
+
+impl L2Tlb {
+    /// A table of `entries` entries: a power of two from 4 up, or 0 for none.
+    ///
+    /// # Panics
+    /// On any other size; the configuration is checked before.
+    pub fn new(entries: usize) -> L2Tlb {
+        assert!(Self::is_size(entries), "{entries} entries");
+        L2Tlb {
+            entries: vec![L2Entry::EMPTY; entries],
+            set_mask: (entries / WAYS).saturating_sub(1),
+            next_way: 0,
+            slot_epochs: [0; SLOTS],
+        }
+    }
+
+    /// Whether a table can have that many entries.
+    pub fn is_size(entries: usize) -> bool {
+        entries == 0 || (entries.is_power_of_two() && entries >= WAYS)
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether the table is switched off.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    #[inline]
+    fn set(&self, vpn2: u64) -> usize {
+        let page = vpn2 >> 13;
+        // The direct map, user programs and modules all start at round addresses: mix the bits above in.
+        ((page ^ (page >> 9) ^ (page >> 18)) as usize & self.set_mask) * WAYS
+    }
+
+    #[inline]
+    fn is_alive(&self, entry: &L2Entry) -> bool {
+        !entry.origin.is_guest() || self.slot_epochs[usize::from(entry.origin.0) & (SLOTS - 1)] == entry.epoch
+    }
+
+    /// The entry for an address, if there is one.
+    #[inline]
+    pub fn lookup(&self, vaddr: u64, asid: Asid) -> Option<L2Entry> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let vpn2 = vaddr & !0x1fff;
+        let set = self.set(vpn2);
+        self.entries[set..set + WAYS]
+            .iter()
+            .find(|entry| entry.vpn2 == vpn2 && (entry.global || entry.asid == asid) && self.is_alive(entry))
+            .copied()
+    }
+
+    /// Puts an entry in, in place of one for the same pair if there is any.
+    pub fn insert(&mut self, entry: L2Entry) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let epoch = if entry.origin.is_guest() { self.slot_epochs[usize::from(entry.origin.0)] } else { 0 };
+        let set = self.set(entry.vpn2);
+        let ways = &self.entries[set..set + WAYS];
+        let same = |old: &L2Entry| {
+            old.vpn2 == entry.vpn2 && (old.global || entry.global || old.asid == entry.asid)
+        };
+        let way = ways
+            .iter()
+            .position(same)
+            .or_else(|| ways.iter().position(|old| old.vpn2 == L2Entry::EMPTY.vpn2 || !self.is_alive(old)))
+            .unwrap_or_else(|| {
+                self.next_way = (self.next_way + 1) % WAYS;
+                self.next_way
+            });
+        self.entries[set + way] = L2Entry { epoch, ..entry };
+    }
+
+    /// Drops the guest's entries for the pair at `vaddr`: those that `asid` sees, or all (`None`).
+    /// Returns how many there were.
+    pub fn drop_pair(&mut self, vaddr: u64, asid: Option<Asid>) -> u64 {
+        if self.entries.is_empty() {
+            return 0;
+        }
+        let vpn2 = vaddr & !0x1fff;
+        let set = self.set(vpn2);
+        let mut dropped = 0;
+        for way in set..set + WAYS {
+            let entry = self.entries[way];
+            let seen = asid.is_none_or(|asid| entry.global || entry.asid == asid);
+            if entry.vpn2 == vpn2 && seen && entry.origin.is_guest() {
+                dropped += u64::from(self.is_alive(&entry));
+                self.entries[way] = L2Entry::EMPTY;
+            }
+        }
+        dropped
+    }
+
+    /// Drops everything that ever was in a slot of the virtual TLB.
+    pub fn drop_slot(&mut self, slot: usize) {
+        self.slot_epochs[slot] = self.slot_epochs[slot].wrapping_add(1);
+    }
+
+    /// Drops everything that came from the guest's TLB.
+    pub fn drop_guest(&mut self) {
+        for epoch in &mut self.slot_epochs {
+            *epoch = epoch.wrapping_add(1);
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.entries.fill(L2Entry::EMPTY);
+    }
+
+    /// Drops every entry for the pair at `vaddr`, whatever its kind or space (shootdown by a backmap).
+    pub fn shoot_down(&mut self, vaddr: u64) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let vpn2 = vaddr & !0x1fff;
+        let set = self.set(vpn2);
+        for entry in &mut self.entries[set..set + WAYS] {
+            if entry.vpn2 == vpn2 {
+                *entry = L2Entry::EMPTY;
+            }
+        }
+    }
+
+    /// Drops every entry that translates to a machine page (shootdown of an overflowed pmap row).
+    pub fn shoot_down_page(&mut self, page: Mpn) {
+        for entry in &mut self.entries {
+            if entry.vpn2 != L2Entry::EMPTY.vpn2 && entry.holds(page) {
+                *entry = L2Entry::EMPTY;
+            }
+        }
+    }
+
+    /// Entries that could answer now, for tests and for looking.
+    pub fn alive(&self) -> impl Iterator<Item = &L2Entry> {
+        self.entries.iter().filter(|entry| entry.vpn2 != L2Entry::EMPTY.vpn2 && self.is_alive(entry))
+    }
+}

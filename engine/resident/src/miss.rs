@@ -1,0 +1,456 @@
+//! The life of a TLB miss: from a virtual address to an entry in the hardware TLB.
+//!
+//! 1. The second-level TLB is asked ([`Running::tlb_refill`]). A hit is written to the hardware TLB; the
+//!    guest never knows.
+//! 2. Otherwise the address is looked at as the guest's CPU would look at it ([`GuestView`]): in a segment that
+//!    it does not map, the physical page follows from the address; elsewhere the virtual TLB decides, and what
+//!    it does not hold, or forbids, is the guest's to handle.
+//! 3. The pmap says what the physical page is. Present: a hardware entry is made of the guest's protection and
+//!    the pmap's, and goes into both TLBs, with a backmap. Absent, or not to be written: a page fault, for
+//!    Python. A device's registers: the access is carried out.
+//!
+//! Source: Disco (SOSP'97) section 4.2.2; the design, section 4.
+
+use machine::cp0::page_grain;
+use machine::segments::{self, Segment};
+use machine::tlb::entry_lo;
+use machine::{AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry, Trap};
+use mips::Op;
+
+use crate::event::{Event, StopCause};
+use crate::l2tlb::{L2Entry, Origin};
+use crate::pmap::{Backmap, PageState};
+use crate::trap::{Flow, Running};
+use crate::vcpu::{PendingAccess, VcpuState};
+use crate::windows::PostedWrite;
+
+/// A pair of 4 KiB pages as the guest means it: two physical pages, with the guest's protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GuestPair {
+    /// Address of the pair as the TLB sees it.
+    vpn2: u64,
+    asid: Asid,
+    global: bool,
+    origin: Origin,
+    /// The physical pages of the even and odd half.
+    pages: [Ppn; 2],
+    /// EntryLo of each half; only C, D, V, RI and XI count.
+    protection: [u64; 2],
+}
+
+/// How the guest's CPU would translate an address.
+enum GuestView {
+    /// To a page of this pair.
+    Pair(GuestPair),
+    /// Its TLB has no entry.
+    NoEntry,
+    /// It raises this exception.
+    Fault(Exception),
+}
+
+/// C field of every entry the monitor makes: cacheable, non-coherent (all memory is coherent here).
+const CACHED: u64 = 3 << entry_lo::C_SHIFT;
+
+impl Running<'_> {
+    /// No hardware entry matches.
+    pub(crate) fn tlb_refill(&mut self, trap: &Trap) -> Flow {
+        let (vaddr, access) = address_of(trap.exception);
+        let key = segments::tlb_address(vaddr);
+        self.start_following(trap, vaddr, access);
+        let asid = self.asid();
+        let found = self.vcpu.l2tlb.lookup(key, asid);
+        if let Some(entry) = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0) {
+            self.vcpu.counters.tlb_l2tlb_hits += 1;
+            self.charge(self.costs.l2tlb_hit);
+            self.note(self.costs.l2tlb_hit, "l2tlb", || {
+                vec![("hit", true.into()), ("lo0", entry.lo[0].into()), ("lo1", entry.lo[1].into())]
+            });
+            self.write_hardware(&entry, None);
+            return Flow::Resume;
+        }
+        self.charge(self.costs.l2tlb_miss);
+        self.note(self.costs.l2tlb_miss, "l2tlb", || vec![("hit", false.into())]);
+        self.resolve(trap, vaddr, access)
+    }
+
+    /// A hardware entry matches but does not allow the access.
+    pub(crate) fn tlb_fault(&mut self, trap: &Trap) -> Flow {
+        let (vaddr, access) = address_of(trap.exception);
+        self.start_following(trap, vaddr, access);
+        self.resolve(trap, vaddr, access)
+    }
+
+    fn asid(&self) -> Asid {
+        Asid(self.vcpu.cp0.entry_hi as u8)
+    }
+
+    fn resolve(&mut self, trap: &Trap, vaddr: u64, access: AccessKind) -> Flow {
+        match self.guest_view(vaddr, access) {
+            GuestView::Pair(pair) => self.map_and_resume(trap, &pair, vaddr, access),
+            GuestView::NoEntry => {
+                self.drop_ghosts(segments::tlb_address(vaddr));
+                self.vcpu.counters.tlb_forwarded += 1;
+                self.forward(Exception::TlbRefill { vaddr, access }, trap)
+            }
+            GuestView::Fault(exception) => {
+                match exception {
+                    Exception::TlbInvalid { .. } => self.vcpu.counters.tlb_forwarded_invalid += 1,
+                    Exception::TlbModified { .. } => self.vcpu.counters.tlb_forwarded_modified += 1,
+                    _ => {}
+                }
+                self.forward(exception, trap)
+            }
+        }
+    }
+
+    fn guest_view(&mut self, vaddr: u64, access: AccessKind) -> GuestView {
+        match segments::classify(vaddr, self.vcpu.cp0.mode(), &self.vcpu.cp0) {
+            Err(_) => GuestView::Fault(Exception::AddressError { vaddr, access }),
+            Ok(Segment::Unmapped { phys, .. }) => {
+                self.note(0, "kernel segment", || vec![("paddr", phys.into())]);
+                GuestView::Pair(direct_pair(vaddr, phys))
+            }
+            Ok(Segment::Mapped) => self.virtual_tlb_view(vaddr, access),
+        }
+    }
+
+    fn virtual_tlb_view(&mut self, vaddr: u64, access: AccessKind) -> GuestView {
+        self.charge(self.costs.virtual_tlb_lookup);
+        let found = self.vcpu.tlb.find(vaddr, self.asid());
+        self.note(self.costs.virtual_tlb_lookup, "virtual tlb", || match found {
+            Some(index) => vec![("hit", true.into()), ("index", (index as u64).into())],
+            None => vec![("hit", false.into())],
+        });
+        let Some(index) = found else { return GuestView::NoEntry };
+        let entry = *self.vcpu.tlb.get(index);
+        match self.guest_verdict(&entry, vaddr, access) {
+            Some(exception) => GuestView::Fault(exception),
+            None => GuestView::Pair(self.mapped_pair(&entry, vaddr, index)),
+        }
+    }
+
+    /// The exception that the guest's own protection raises, if any.
+    fn guest_verdict(&self, entry: &TlbEntry, vaddr: u64, access: AccessKind) -> Option<Exception> {
+        let lo = self.honoured(entry.lo[entry.half(vaddr)]);
+        if lo & entry_lo::V == 0 {
+            return Some(Exception::TlbInvalid { vaddr, access });
+        }
+        match access {
+            AccessKind::Load if lo & entry_lo::RI != 0 => Some(Exception::TlbReadInhibit { vaddr }),
+            AccessKind::Fetch if lo & entry_lo::XI != 0 => Some(Exception::TlbExecuteInhibit { vaddr }),
+            AccessKind::Store if lo & entry_lo::D == 0 => Some(Exception::TlbModified { vaddr }),
+            _ => None,
+        }
+    }
+
+    /// EntryLo without the inhibit bits that the guest has not switched on.
+    fn honoured(&self, lo: u64) -> u64 {
+        let grain = self.vcpu.cp0.page_grain;
+        let ri = if grain & page_grain::RIE != 0 { 0 } else { entry_lo::RI };
+        let xi = if grain & page_grain::XIE != 0 { 0 } else { entry_lo::XI };
+        lo & !(ri | xi)
+    }
+
+    /// The 4 KiB pair at `vaddr` of an entry of any page size.
+    fn mapped_pair(&self, entry: &TlbEntry, vaddr: u64, index: usize) -> GuestPair {
+        let vpn2 = segments::tlb_address(vaddr) & !0x1fff;
+        let halves = [vpn2, vpn2 | 0x1000];
+        let lo = halves.map(|half| entry.lo[entry.half(half)]);
+        let pages = halves.map(|half| PhysAddr(entry.physical(half)).page());
+        GuestPair {
+            vpn2,
+            asid: entry.asid,
+            global: entry.global,
+            origin: Origin::slot(index),
+            pages,
+            protection: lo.map(|lo| self.honoured(lo)),
+        }
+    }
+
+    /// The guest may have the access; the pmap says what the page is.
+    fn map_and_resume(&mut self, trap: &Trap, pair: &GuestPair, vaddr: u64, access: AccessKind) -> Flow {
+        let half = half_of(pair.vpn2 | (vaddr & 0x1000));
+        let page = pair.pages[half];
+        let row = self.pmap.row(page);
+        self.note(0, "pmap", || {
+            vec![
+                ("ppn", u64::from(page.0).into()),
+                ("state", state_name(row.state()).into()),
+                ("mpn", u64::from(row.mpn).into()),
+                ("writable", (row.writable != 0).into()),
+            ]
+        });
+        match row.state() {
+            PageState::Nothing => self.forward(Exception::BusError { access }, trap),
+            PageState::Device => self.device_access(trap, PhysAddr(page.address().0 | (vaddr & 0xfff)), access),
+            PageState::Absent => self.page_fault(page, access, false),
+            PageState::Private | PageState::Shared if access == AccessKind::Store && row.writable == 0 => {
+                self.page_fault(page, access, true)
+            }
+            PageState::Private | PageState::Shared => {
+                if pair.origin.is_guest() {
+                    self.vcpu.counters.tlb_virtual_hits += 1;
+                } else {
+                    self.vcpu.counters.tlb_kernel_segment += 1;
+                }
+                self.map_pair(pair);
+                Flow::Resume
+            }
+        }
+    }
+
+    /// Puts a guest's pair into the hardware TLB and the second-level TLB, as far as its pages are present.
+    fn map_pair(&mut self, pair: &GuestPair) {
+        let lo = [0, 1].map(|half| self.hardware_lo(pair, half));
+        if lo[0] | lo[1] == 0 {
+            return;
+        }
+        self.charge(self.costs.map);
+        let entry = L2Entry::new(pair.vpn2, pair.asid, pair.global, pair.origin, lo);
+        self.vcpu.l2tlb.insert(entry);
+        let index = self.hardware.cpu.tlb().find(pair.vpn2, pair.asid);
+        self.write_hardware(&entry, index);
+    }
+
+    /// Hardware EntryLo of one half: the guest's protection and the pmap's, merged. 0: not to be used.
+    fn hardware_lo(&mut self, pair: &GuestPair, half: usize) -> u64 {
+        let protection = pair.protection[half];
+        let row = self.pmap.row(pair.pages[half]);
+        let is_present = matches!(row.state(), PageState::Private | PageState::Shared);
+        if protection & entry_lo::V == 0 || !is_present {
+            return 0;
+        }
+        let vaddr = pair.vpn2 | (half as u64) << PAGE_SHIFT;
+        self.pmap.record(pair.pages[half], Backmap::new(vaddr, pair.asid, pair.global));
+        let writable = if row.writable != 0 { protection & entry_lo::D } else { 0 };
+        let inhibit = protection & (entry_lo::RI | entry_lo::XI);
+        entry_lo::frame(Mpn(row.mpn).address().0) | CACHED | entry_lo::V | writable | inhibit
+    }
+
+    /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest.
+    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) {
+        let index = index.unwrap_or_else(|| {
+            let victim = self.hardware.next_victim;
+            self.hardware.next_victim = (victim + 1) % self.hardware.cpu.tlb().len();
+            victim
+        });
+        let hardware_entry = TlbEntry {
+            vpn2: entry.vpn2,
+            asid: entry.asid,
+            global: entry.global,
+            page_mask: 0,
+            lo: entry.lo,
+            hidden: false,
+        };
+        let written = self.hardware.cpu.tlb_write(index, hardware_entry);
+        assert!(written.is_ok(), "two hardware entries for {:#x}: {written:?}", entry.vpn2);
+        self.hardware.origins[index] = entry.origin;
+        self.note(0, "insert", || {
+            vec![
+                ("index", (index as u64).into()),
+                ("vpn2", entry.vpn2.into()),
+                ("asid", u64::from(entry.asid.0).into()),
+                ("global", entry.global.into()),
+                ("lo0", entry.lo[0].into()),
+                ("lo1", entry.lo[1].into()),
+            ]
+        });
+    }
+
+    /// The guest wrote slot `index` of its TLB: nothing older may answer for that address, and the new entry is
+    /// ready in the hardware (SOSP'97: the emulated TLB write is what inserts).
+    pub(crate) fn virtual_tlb_written(&mut self, index: usize, old: &TlbEntry, is_random: bool) {
+        let entry = *self.vcpu.tlb.get(index);
+        if !is_random || old.page_mask != 0 {
+            self.vcpu.l2tlb.drop_slot(index);
+            self.hardware_drop(|origin| origin == Origin::slot(index));
+        }
+        if entry.hidden {
+            return;
+        }
+        if entry.page_mask != 0 {
+            self.vcpu.l2tlb.drop_guest();
+            self.hardware_drop_guest();
+            return;
+        }
+        self.drop_overlapping(&entry);
+        let pair = self.mapped_pair(&entry, entry.vpn2, index);
+        self.map_pair(&pair);
+    }
+
+    /// Drops ghosts that would answer for the address of a new entry.
+    fn drop_overlapping(&mut self, entry: &TlbEntry) {
+        let asid = (!entry.global).then_some(entry.asid);
+        self.vcpu.l2tlb.drop_pair(entry.vpn2, asid);
+        while let Some(index) = self.hardware.cpu.tlb().find_overlap(entry, usize::MAX) {
+            self.hardware.cpu.tlb_invalidate(index);
+        }
+    }
+
+    /// Drops what the guest would find gone at this address in its current address space.
+    pub(crate) fn drop_ghosts(&mut self, key: u64) {
+        let asid = self.asid();
+        self.vcpu.counters.tlb_l2tlb_dropped += self.vcpu.l2tlb.drop_pair(key, Some(asid));
+        if let Some(index) = self.hardware.cpu.tlb().find(key, asid) {
+            self.hardware.cpu.tlb_invalidate(index);
+        }
+    }
+
+    fn page_fault(&mut self, page: Ppn, access: AccessKind, protected: bool) -> Flow {
+        if protected {
+            self.vcpu.counters.page_faults_protected += 1;
+        } else {
+            self.vcpu.counters.page_faults_absent += 1;
+        }
+        self.charge(self.costs.page_fault);
+        self.note(self.costs.page_fault, "page fault", || {
+            vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]
+        });
+        self.vcpu.state = VcpuState::Faulted;
+        let cpu = &self.hardware.cpu;
+        self.events.push(Event::PageFault {
+            vm: self.vm,
+            vcpu: self.vcpu_index,
+            cpu: cpu.id,
+            node: cpu.node,
+            page,
+            store: access == AccessKind::Store,
+            protected,
+            cycle: cpu.now,
+        });
+        Flow::Leave
+    }
+
+    fn device_access(&mut self, trap: &Trap, paddr: PhysAddr, kind: AccessKind) -> Flow {
+        let Some(access) = self.hardware.cpu.bus_access(trap, paddr.0) else {
+            // CACHE and PREF name an address but access nothing; a fetch or LL has no business here.
+            return match trap.insn.op {
+                Op::Cache | Op::Pref | Op::Prefx | Op::Synci => {
+                    self.skip_to(trap.next_pc);
+                    Flow::Resume
+                }
+                _ if kind == AccessKind::Fetch => self.stop(StopCause::FetchFromDevice),
+                _ => self.forward(Exception::BusError { access: kind }, trap),
+            };
+        };
+        self.charge(self.costs.device_access);
+        if let Some(answer) = self.answer_without_trip(&access) {
+            self.complete_access(&access, answer);
+            return Flow::Resume;
+        }
+        self.vcpu.counters.device_accesses += 1;
+        self.vcpu.state = VcpuState::Accessing(PendingAccess { access, answer: None });
+        let cpu = &self.hardware.cpu;
+        self.events.push(Event::DeviceAccess {
+            vm: self.vm,
+            vcpu: self.vcpu_index,
+            cpu: cpu.id,
+            paddr: PhysAddr(access.address),
+            size: access.bytes,
+            store: access.store,
+            value: access.value,
+            cycle: cpu.now,
+        });
+        Flow::Leave
+    }
+
+    /// What a latched or posted register answers.
+    fn answer_without_trip(&mut self, access: &BusAccess) -> Option<u64> {
+        let paddr = PhysAddr(access.address);
+        let (size, value, cycle) = (access.bytes, access.value, self.hardware.cpu.now);
+        if access.store {
+            let is_posted = self.windows.store(PostedWrite { cycle, paddr, size, value });
+            self.vcpu.counters.device_posted += u64::from(is_posted);
+            is_posted.then_some(0)
+        } else {
+            let latched = self.windows.load(paddr, size);
+            self.vcpu.counters.device_latched += u64::from(latched.is_some());
+            latched
+        }
+    }
+
+    /// Carries out a device access whose answer is known.
+    pub(crate) fn complete_access(&mut self, access: &BusAccess, answer: u64) {
+        let cpu = &mut self.hardware.cpu;
+        if access.store {
+            cpu.complete_bus_store(access);
+        } else {
+            cpu.complete_bus_load(access, answer);
+        }
+        self.vcpu.counters.instructions += 1;
+    }
+
+    fn start_following(&mut self, trap: &Trap, vaddr: u64, access: AccessKind) {
+        let Some(follower) = &mut self.vcpu.follower else { return };
+        follower.miss(trap.pc);
+        let word = trap.word;
+        let (cpu, node) = (u64::from(self.hardware.cpu.id), u64::from(self.hardware.cpu.node.0));
+        let asid = u64::from(self.vcpu.cp0.entry_hi as u8);
+        let kernel = self.vcpu.cp0.mode() == machine::cp0::Mode::Kernel;
+        self.note(self.costs.trap, "miss", || {
+            vec![
+                ("vaddr", vaddr.into()),
+                ("access", access_name(access).into()),
+                ("pc", trap.pc.into()),
+                ("in_delay_slot", trap.in_delay_slot.into()),
+                ("word", u64::from(word).into()),
+                ("asid", asid.into()),
+                ("mode", if kernel { "kernel" } else { "user" }.into()),
+                ("cpu", cpu.into()),
+                ("node", node.into()),
+            ]
+        });
+    }
+}
+
+/// The pair of a segment that the guest does not map.
+fn direct_pair(vaddr: u64, phys: u64) -> GuestPair {
+    let even = Ppn(((phys >> PAGE_SHIFT) & !1) as u32);
+    let protection = entry_lo::V | entry_lo::D;
+    GuestPair {
+        vpn2: segments::tlb_address(vaddr) & !0x1fff,
+        asid: Asid(0),
+        global: true,
+        origin: Origin::KERNEL,
+        pages: [even, Ppn(even.0 | 1)],
+        protection: [protection; 2],
+    }
+}
+
+fn address_of(exception: Exception) -> (u64, AccessKind) {
+    match exception {
+        Exception::TlbRefill { vaddr, access } | Exception::TlbInvalid { vaddr, access } => (vaddr, access),
+        Exception::TlbModified { vaddr } => (vaddr, AccessKind::Store),
+        Exception::TlbReadInhibit { vaddr } => (vaddr, AccessKind::Load),
+        Exception::TlbExecuteInhibit { vaddr } => (vaddr, AccessKind::Fetch),
+        other => unreachable!("{other:?} is no TLB exception"),
+    }
+}
+
+fn half_of(vaddr: u64) -> usize {
+    ((vaddr >> PAGE_SHIFT) & 1) as usize
+}
+
+fn access_name(access: AccessKind) -> &'static str {
+    match access {
+        AccessKind::Fetch => "fetch",
+        AccessKind::Load => "load",
+        AccessKind::Store => "store",
+    }
+}
+
+/// The pmap's word for a state.
+pub fn state_name(state: PageState) -> &'static str {
+    match state {
+        PageState::Nothing => "nothing",
+        PageState::Absent => "absent",
+        PageState::Private => "private",
+        PageState::Shared => "shared",
+        PageState::Device => "device",
+    }
+}
+
+/// The machine page that a hardware EntryLo names.
+pub fn machine_page(lo: u64) -> Mpn {
+    MachineAddr(entry_lo::address(lo)).page()
+}

@@ -1,0 +1,316 @@
+//! The dispatcher: every exception of a guest comes here, and the guest goes on from here.
+//!
+//! [`Running`] is a vCPU on a CPU. It derives the hardware's mode, ASID and coprocessor bits from the virtual
+//! CP0 whenever that changes, takes each trap apart, and hands it to the virtual memory part ([`crate::miss`]),
+//! to the emulator ([`crate::emulate`]), or on to the guest.
+
+use machine::cp0::{Mode, page_grain, status};
+use machine::{AccessKind, Cycles, Exception, Stop, Trap};
+
+use crate::Costs;
+use crate::event::{Event, StopCause};
+use crate::follow::{Step, Value};
+use crate::l2tlb::{Origin, SLOTS};
+use crate::pmap::Pmap;
+use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
+use crate::windows::Windows;
+
+/// A vCPU on a CPU.
+#[derive(Debug)]
+pub struct Running<'a> {
+    /// The CPU.
+    pub hardware: &'a mut HardwareCpu,
+    /// The VM's number.
+    pub vm: u32,
+    /// The VM's pmap.
+    pub pmap: &'a mut Pmap,
+    /// The VM's registers that need no trip.
+    pub windows: &'a mut Windows,
+    /// Index of the vCPU in its VM.
+    pub vcpu_index: u32,
+    /// The vCPU.
+    pub vcpu: &'a mut Vcpu,
+    /// What the monitor's actions cost.
+    pub costs: &'a Costs,
+    /// Where events go.
+    pub events: &'a mut Vec<Event>,
+}
+
+/// What becomes of the vCPU after a trap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on.
+    Resume,
+    /// Its state says why not.
+    Leave,
+}
+
+/// Times that a vector may fault on itself before the VM is stopped.
+const VECTOR_FAULTS_MAX: u32 = 64;
+
+impl Running<'_> {
+    /// Runs the vCPU until the bound, or until it cannot go on (its state then says why).
+    pub fn run(&mut self, until: Cycles) {
+        self.resume();
+        loop {
+            self.take_interrupt();
+            if self.hardware.cpu.now >= until {
+                return;
+            }
+            let stop = self.execute(until.min(self.vcpu.cp0.next_timer()));
+            match stop {
+                Stop::Until => {}
+                Stop::Trap(trap) => {
+                    if self.handle(&trap) == Flow::Leave {
+                        return;
+                    }
+                }
+                Stop::Wait | Stop::Bus(_) => unreachable!("a monitored CPU traps instead of {stop:?}"),
+            }
+        }
+    }
+
+    /// Ends what the vCPU was waiting for.
+    fn resume(&mut self) {
+        match std::mem::replace(&mut self.vcpu.state, VcpuState::Ready) {
+            VcpuState::Waiting(since) => {
+                self.vcpu.counters.cycles_idle += self.hardware.cpu.now.0.saturating_sub(since.0);
+            }
+            VcpuState::Accessing(pending) => {
+                let answer = pending.answer.expect("a vCPU is resumed only with the answer");
+                self.complete_access(&pending.access, answer);
+            }
+            VcpuState::Ready | VcpuState::Faulted => {}
+            state @ (VcpuState::Off | VcpuState::Stopped(_)) => unreachable!("a {state:?} vCPU is not run"),
+        }
+    }
+
+    /// Lets guest instructions run, and accounts for them.
+    fn execute(&mut self, until: Cycles) -> Stop {
+        let cpu = &mut self.hardware.cpu;
+        let (instructions, now, pc) = (cpu.instructions, cpu.now, cpu.regs.pc);
+        let is_user = cpu.cp0.mode() == Mode::User;
+        let is_recording = self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording());
+        let stop = cpu.run(if is_recording { until.min(Cycles(now.0 + 1)) } else { until });
+        let cycles = cpu.now.0 - now.0;
+        self.vcpu.counters.instructions += cpu.instructions - instructions;
+        if is_user {
+            self.vcpu.counters.cycles_user += cycles;
+        } else {
+            self.vcpu.counters.cycles_kernel += cycles;
+        }
+        if is_recording && cycles > 0 {
+            self.note_instruction(pc, now, cycles);
+        }
+        stop
+    }
+
+    /// Takes one trap.
+    fn handle(&mut self, trap: &Trap) -> Flow {
+        self.vcpu.counters.traps += 1;
+        self.charge(self.costs.trap);
+        match trap.exception {
+            Exception::TlbRefill { .. } => {
+                self.vcpu.counters.traps_tlb_refill += 1;
+                self.tlb_refill(trap)
+            }
+            Exception::TlbInvalid { .. } => {
+                self.vcpu.counters.traps_tlb_invalid += 1;
+                self.tlb_fault(trap)
+            }
+            Exception::TlbModified { .. } => {
+                self.vcpu.counters.traps_tlb_modified += 1;
+                self.tlb_fault(trap)
+            }
+            Exception::TlbReadInhibit { .. } | Exception::TlbExecuteInhibit { .. } => {
+                self.vcpu.counters.traps_tlb_inhibit += 1;
+                self.tlb_fault(trap)
+            }
+            Exception::CoprocessorUnusable { unit: 0 } if self.guest_may_use_cp0() => {
+                self.vcpu.counters.traps_privileged += 1;
+                self.privileged(trap)
+            }
+            Exception::CoprocessorUnusable { .. } => {
+                self.vcpu.counters.traps_coprocessor += 1;
+                self.forward(trap.exception, trap)
+            }
+            Exception::Syscall => {
+                self.vcpu.counters.traps_syscall += 1;
+                self.forward(trap.exception, trap)
+            }
+            Exception::AddressError { .. } => {
+                self.vcpu.counters.traps_address_error += 1;
+                self.forward(trap.exception, trap)
+            }
+            Exception::ReservedInstruction => {
+                self.vcpu.counters.traps_other += 1;
+                self.reserved(trap)
+            }
+            _ => {
+                self.vcpu.counters.traps_other += 1;
+                self.forward(trap.exception, trap)
+            }
+        }
+    }
+
+    /// Kernel mode, or CU0 granted to the user.
+    pub(crate) fn guest_may_use_cp0(&self) -> bool {
+        self.vcpu.cp0.mode() == Mode::Kernel || self.vcpu.cp0.status & status::CU0 != 0
+    }
+
+    /// Gives the guest an exception that is its own to handle.
+    pub(crate) fn forward(&mut self, exception: Exception, trap: &Trap) -> Flow {
+        let exception = self.as_guest_sees(exception);
+        self.charge(self.costs.forward);
+        self.enter(exception, trap.pc, trap.in_delay_slot);
+        let vector = self.hardware.cpu.regs.pc;
+        self.note(self.costs.forward, "forward", || {
+            vec![("code", u64::from(exception.code()).into()), ("vector", vector.into()), ("epc", trap.pc.into())]
+        });
+        if vector == trap.pc {
+            self.vcpu.vector_faults += 1;
+        } else {
+            self.vcpu.vector_faults = 0;
+        }
+        if self.vcpu.vector_faults > VECTOR_FAULTS_MAX { self.stop(StopCause::NoHandler) } else { Flow::Resume }
+    }
+
+    /// Inhibit exceptions are TLBL to a guest that has not asked for codes of their own (PageGrain.IEC).
+    fn as_guest_sees(&self, exception: Exception) -> Exception {
+        if self.vcpu.cp0.page_grain & page_grain::IEC != 0 {
+            return exception;
+        }
+        match exception {
+            Exception::TlbReadInhibit { vaddr } => Exception::TlbInvalid { vaddr, access: AccessKind::Load },
+            Exception::TlbExecuteInhibit { vaddr } => Exception::TlbInvalid { vaddr, access: AccessKind::Fetch },
+            other => other,
+        }
+    }
+
+    fn enter(&mut self, exception: Exception, pc: u64, in_delay_slot: bool) {
+        let vector = self.vcpu.cp0.enter(exception, pc, in_delay_slot);
+        self.hardware.cpu.regs.pc = vector;
+        self.sync_hardware();
+    }
+
+    /// Notices a due timer and delivers an interrupt if the guest would take one now.
+    fn take_interrupt(&mut self) {
+        let now = self.hardware.cpu.now;
+        if now >= self.vcpu.cp0.next_timer() {
+            self.vcpu.cp0.tick(now);
+        }
+        if self.vcpu.cp0.interrupt_ready() {
+            self.vcpu.counters.interrupts += 1;
+            self.charge(self.costs.interrupt);
+            let pc = self.hardware.cpu.regs.pc;
+            self.enter(Exception::Interrupt, pc, false);
+        }
+    }
+
+    /// Derives the hardware's view of the guest from its virtual CP0.
+    ///
+    /// Guest kernel mode is supervisor mode. KX becomes SX; UX, PX, FR and the FPU's CU1 go through; CU0 never
+    /// does, so that CP0 instructions trap; interrupts are the monitor's.
+    pub fn sync_hardware(&mut self) {
+        const THROUGH: u32 = status::UX | status::PX | status::FR | status::CU1;
+        let guest = &self.vcpu.cp0;
+        let mode = if guest.mode() == Mode::Kernel { KSU_SUPERVISOR } else { KSU_USER };
+        let sx = if guest.status & status::KX != 0 { status::SX } else { 0 };
+        let wanted = status::KX | sx | mode | (guest.status & THROUGH);
+        let hardware = &mut self.hardware.cpu.cp0;
+        let hwrena = guest.hwrena & !HWRENA_TRAPPED;
+        let asid = guest.entry_hi & 0xff;
+        let same = hardware.status == wanted && hardware.entry_hi & 0xff == asid && hardware.hwrena == hwrena;
+        hardware.user_local = guest.user_local;
+        if same {
+            return;
+        }
+        hardware.status = wanted;
+        hardware.hwrena = hwrena;
+        hardware.entry_hi = asid;
+        self.hardware.cpu.context_changed();
+    }
+
+    /// Goes on at `next_pc` after an instruction that the monitor carried out.
+    pub(crate) fn skip_to(&mut self, next_pc: u64) {
+        let pc = self.hardware.cpu.regs.pc;
+        self.hardware.cpu.regs.pc = next_pc;
+        self.hardware.cpu.instructions += 1;
+        self.vcpu.counters.instructions += 1;
+        let done = self.vcpu.follower.as_mut().and_then(|follower| follower.executed(pc));
+        self.report_followed(done);
+    }
+
+    /// Stops the vCPU for good and says so.
+    pub(crate) fn stop(&mut self, cause: StopCause) -> Flow {
+        self.vcpu.state = VcpuState::Stopped(cause);
+        let cpu = &self.hardware.cpu;
+        self.events.push(Event::VcpuStopped {
+            vm: self.vm,
+            vcpu: self.vcpu_index,
+            cpu: cpu.id,
+            cause,
+            pc: cpu.regs.pc,
+            cycle: cpu.now,
+        });
+        Flow::Leave
+    }
+
+    /// Charges an action of the monitor.
+    pub(crate) fn charge(&mut self, cycles: u64) {
+        self.hardware.cpu.now.0 += cycles;
+        self.vcpu.counters.cycles_monitor += cycles;
+    }
+
+    /// Adds a step for the follower, if there is one that records.
+    pub(crate) fn note(
+        &mut self,
+        cycles: u64,
+        kind: &'static str,
+        values: impl FnOnce() -> Vec<(&'static str, Value)>,
+    ) {
+        let Some(follower) = self.vcpu.follower.as_mut().filter(|follower| follower.is_recording()) else { return };
+        follower.step(Step { kind, cycle: self.hardware.cpu.now.0, cycles, values: values() });
+    }
+
+    #[cold]
+    fn note_instruction(&mut self, pc: u64, cycle: Cycles, cycles: u64) {
+        let word = self.hardware.cpu.word_at(pc);
+        let Some(follower) = &mut self.vcpu.follower else { return };
+        if let Some(steps) = follower.executed(pc) {
+            self.report_followed(Some(steps));
+            return;
+        }
+        let values = vec![("pc", pc.into()), ("word", u64::from(word).into())];
+        follower.step(Step { kind: "instruction", cycle: cycle.0, cycles, values });
+    }
+
+    fn report_followed(&mut self, steps: Option<Vec<Step>>) {
+        let Some(steps) = steps else { return };
+        self.vcpu.follower = None;
+        let cpu = &self.hardware.cpu;
+        let event = Event::Followed { vm: self.vm, vcpu: self.vcpu_index, cpu: cpu.id, steps, cycle: cpu.now };
+        self.events.push(event);
+    }
+
+    /// Takes every entry out of the hardware TLB that came from the guest's TLB.
+    pub(crate) fn hardware_drop_guest(&mut self) {
+        self.hardware_drop(|origin| origin.is_guest());
+    }
+
+    /// Takes the entries out of the hardware TLB whose origin satisfies the condition.
+    pub(crate) fn hardware_drop(&mut self, condition: impl Fn(Origin) -> bool) {
+        for index in 0..self.hardware.cpu.tlb().len().min(SLOTS) {
+            if condition(self.hardware.origins[index]) && !self.hardware.cpu.tlb().get(index).hidden {
+                self.hardware.cpu.tlb_invalidate(index);
+                self.hardware.origins[index] = Origin::KERNEL;
+            }
+        }
+    }
+}
+
+/// Status.KSU of the guest's two modes.
+const KSU_SUPERVISOR: u32 = 1 << status::KSU_SHIFT;
+const KSU_USER: u32 = 2 << status::KSU_SHIFT;
+/// RDHWR registers that the monitor answers: the cycle counter runs in virtual time.
+const HWRENA_TRAPPED: u32 = 1 << 2;

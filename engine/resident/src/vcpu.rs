@@ -1,0 +1,155 @@
+//! A virtual CPU: what a guest believes it runs on.
+//!
+//! The virtual CP0 and the virtual TLB are the same types as the hardware's. The monitor keeps them true for
+//! the guest, and derives from them the few hardware registers that the guest's instructions depend on.
+
+use std::sync::Arc;
+
+use machine::cp0::page_grain;
+use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, Registers, Tlb};
+
+use crate::Counters;
+use crate::event::StopCause;
+use crate::follow::Follower;
+use crate::l2tlb::{L2Tlb, Origin, SLOTS};
+
+/// Whether a vCPU can run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VcpuState {
+    /// Not started.
+    Off,
+    /// It can run.
+    Ready,
+    /// In WAIT since that cycle; an interrupt wakes it.
+    Waiting(Cycles),
+    /// It needs a page; it tries again when the run goes on.
+    Faulted,
+    /// It waits for the answer to a device access.
+    Accessing(PendingAccess),
+    /// It will not run again.
+    Stopped(StopCause),
+}
+
+/// A device access whose answer is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingAccess {
+    /// What the instruction does.
+    pub access: BusAccess,
+    /// The answer, once there.
+    pub answer: Option<u64>,
+}
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// Its registers while it is on no CPU.
+    pub regs: Registers,
+    /// The virtual CP0.
+    pub cp0: Cp0,
+    /// What the guest believes its TLB holds.
+    pub tlb: Tlb,
+    /// The second-level TLB.
+    pub l2tlb: L2Tlb,
+    /// Whether it can run.
+    pub state: VcpuState,
+    /// External interrupt lines as the devices drive them (Cause.IP bits).
+    pub lines: u8,
+    /// What has been counted.
+    pub counters: Counters,
+    /// Set while somebody wants to follow a miss.
+    pub follower: Option<Box<Follower>>,
+    /// Forwarded exceptions in a row that came from the vector's own first instruction.
+    pub vector_faults: u32,
+}
+
+impl Vcpu {
+    /// A vCPU that has not been started.
+    pub fn new(number: u32, l2tlb_entries: usize) -> Vcpu {
+        let config = CpuConfig::guest();
+        Vcpu {
+            regs: Registers::new(0),
+            tlb: Tlb::new(config.tlb_entries),
+            cp0: Cp0::new(config, number),
+            l2tlb: L2Tlb::new(l2tlb_entries),
+            state: VcpuState::Off,
+            lines: 0,
+            counters: Counters::default(),
+            follower: None,
+            vector_faults: 0,
+        }
+    }
+
+    /// Back to the state after reset, with these start values; what was counted stays.
+    pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)]) {
+        let counters = std::mem::take(&mut self.counters);
+        *self = Vcpu { counters, ..Vcpu::new(number, self.l2tlb.len()) };
+        self.regs.pc = pc;
+        for (register, value) in gpr {
+            self.regs.gpr[usize::from(*register)] = *value;
+        }
+        self.state = VcpuState::Ready;
+    }
+
+    /// Drives external lines into the virtual Cause.
+    pub fn set_line(&mut self, line: u8, level: bool) {
+        let bit = 1 << line;
+        self.lines = if level { self.lines | bit } else { self.lines & !bit };
+        self.cp0.set_lines(self.lines);
+    }
+
+    /// Whether it could execute something at `now`; a due timer is noticed first.
+    pub fn is_runnable(&mut self, now: Cycles) -> bool {
+        match &self.state {
+            VcpuState::Ready => true,
+            VcpuState::Accessing(pending) => pending.answer.is_some(),
+            VcpuState::Waiting(_) => {
+                if now >= self.cp0.next_timer() {
+                    self.cp0.tick(now);
+                }
+                self.cp0.pending_interrupts() != 0
+            }
+            VcpuState::Off | VcpuState::Faulted | VcpuState::Stopped(_) => false,
+        }
+    }
+
+    /// Whether it stands still until Python has decided something.
+    pub fn is_blocked(&self) -> bool {
+        match &self.state {
+            VcpuState::Faulted => true,
+            VcpuState::Accessing(pending) => pending.answer.is_none(),
+            _ => false,
+        }
+    }
+
+    /// When a waiting vCPU wakes by itself.
+    pub fn wake_time(&self) -> Cycles {
+        match self.state {
+            VcpuState::Waiting(_) => self.cp0.next_timer(),
+            _ => Cycles::NEVER,
+        }
+    }
+}
+
+/// A CPU of the machine, with what the monitor knows about its TLB.
+#[derive(Debug)]
+pub struct HardwareCpu {
+    /// The CPU.
+    pub cpu: Cpu,
+    /// For each hardware TLB entry, where it came from.
+    pub origins: [Origin; SLOTS],
+    /// The hardware entry that goes next.
+    pub next_victim: usize,
+}
+
+impl HardwareCpu {
+    /// CPU `id` of `node`, in the monitor's hands.
+    pub fn new(id: u16, node: NodeId, config: CpuConfig, memory: Arc<MachineMemory>) -> HardwareCpu {
+        let mut cpu = Cpu::new(id, node, config, memory);
+        cpu.monitored = true;
+        cpu.cp0.seg_ctl = machine::segments::monitor_segments();
+        // A guest's RIE and XIE decide what goes into an entry; the hardware always honours what is there.
+        cpu.cp0.page_grain = page_grain::RIE | page_grain::XIE | page_grain::IEC | page_grain::ELPA;
+        cpu.context_changed();
+        HardwareCpu { cpu, origins: [Origin::KERNEL; SLOTS], next_victim: 0 }
+    }
+}

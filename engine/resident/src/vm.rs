@@ -1,0 +1,70 @@
+//! A virtual machine: its pmap, its vCPUs and its device registers.
+
+use machine::memory::MemoryError;
+use machine::{Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
+
+use crate::pmap::{PageState, Pmap};
+use crate::vcpu::Vcpu;
+use crate::windows::Windows;
+
+/// A stretch of physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhysRange {
+    /// First byte, a multiple of the page size.
+    pub base: PhysAddr,
+    /// Size, a multiple of the page size.
+    pub bytes: u64,
+}
+
+impl PhysRange {
+    /// Whether base and size are whole pages inside 36 bits of physical address.
+    pub fn is_valid(self) -> bool {
+        let whole = self.base.0.is_multiple_of(PAGE_BYTES) && self.bytes.is_multiple_of(PAGE_BYTES);
+        whole && self.base.0.checked_add(self.bytes).is_some_and(|end| end <= 1 << 36)
+    }
+
+    /// The pages of the range.
+    pub fn pages(self) -> impl Iterator<Item = Ppn> {
+        let first = (self.base.0 >> PAGE_SHIFT) as u32;
+        (first..first + (self.bytes >> PAGE_SHIFT) as u32).map(Ppn)
+    }
+
+    /// First byte after the range.
+    pub fn end(self) -> u64 {
+        self.base.0 + self.bytes
+    }
+}
+
+/// A virtual machine.
+#[derive(Debug)]
+pub struct Vm {
+    /// Its number.
+    pub id: u32,
+    /// Physical to machine pages.
+    pub pmap: Pmap,
+    /// Registers that need no trip to Python.
+    pub windows: Windows,
+    /// Its virtual CPUs.
+    pub vcpus: Vec<Vcpu>,
+    /// Machine pages that hold the monitor's tables for it.
+    pub table_pages: Vec<Mpn>,
+}
+
+/// Physical address space that a pmap covers at least, so that device windows below it have rows.
+const PMAP_BYTES_MIN: u64 = 512 << 20;
+
+impl Vm {
+    /// A VM whose RAM is absent everywhere.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`] when the host refuses the address space of the pmap.
+    pub fn new(id: u32, ram: &[PhysRange], vcpus: u32, l2tlb_entries: usize) -> Result<Vm, MemoryError> {
+        let end = ram.iter().map(|range| range.end()).max().unwrap_or(0).max(PMAP_BYTES_MIN);
+        let mut pmap = Pmap::new((end >> PAGE_SHIFT) as usize)?;
+        for page in ram.iter().flat_map(|range| range.pages()) {
+            pmap.declare(page, PageState::Absent);
+        }
+        let vcpus = (0..vcpus).map(|number| Vcpu::new(number, l2tlb_entries)).collect();
+        Ok(Vm { id, pmap, windows: Windows::default(), vcpus, table_pages: Vec::new() })
+    }
+}

@@ -1,0 +1,102 @@
+//! Device registers as the resident part sees them: which ones it may answer by itself.
+//!
+//! A device lives in Python, and asking it costs a trip across the boundary. Two kinds of register need no
+//! trip: a *latched* one, whose loads return the value that the device last latched (a UART's line status),
+//! and a *posted* one, whose stores are only logged and handed over in one piece at the end of the round (a
+//! UART's transmit register). Everything else stops the vCPU and is an event.
+
+use std::collections::BTreeMap;
+
+use machine::{Cycles, PhysAddr};
+
+/// A store to a posted register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PostedWrite {
+    /// When.
+    pub cycle: Cycles,
+    /// Which register.
+    pub paddr: PhysAddr,
+    /// Bytes stored.
+    pub size: u8,
+    /// What was stored, zero-extended.
+    pub value: u64,
+}
+
+/// The registers of one VM that need no trip, and the log.
+#[derive(Debug, Default)]
+pub struct Windows {
+    /// (value, bytes) by address.
+    latched: BTreeMap<PhysAddr, (u64, u8)>,
+    /// Bytes by address.
+    posted: BTreeMap<PhysAddr, u8>,
+    log: Vec<PostedWrite>,
+}
+
+impl Windows {
+    /// Answers loads of `size` bytes at `paddr` with `value` from now on.
+    pub fn latch(&mut self, paddr: PhysAddr, size: u8, value: u64) {
+        self.latched.insert(paddr, (value, size));
+    }
+
+    /// Logs stores of `size` bytes at `paddr` from now on.
+    pub fn post(&mut self, paddr: PhysAddr, size: u8) {
+        self.posted.insert(paddr, size);
+    }
+
+    /// Makes the register an ordinary one again.
+    pub fn trap(&mut self, paddr: PhysAddr) {
+        self.latched.remove(&paddr);
+        self.posted.remove(&paddr);
+    }
+
+    /// What a load reads, if the register is latched with that size.
+    pub fn load(&self, paddr: PhysAddr, size: u8) -> Option<u64> {
+        let (value, bytes) = self.latched.get(&paddr)?;
+        (*bytes == size).then_some(*value)
+    }
+
+    /// Logs a store and says so, if the register is posted with that size.
+    pub fn store(&mut self, write: PostedWrite) -> bool {
+        let posted = self.posted.get(&write.paddr) == Some(&write.size);
+        if posted {
+            self.log.push(write);
+        }
+        posted
+    }
+
+    /// Whether there are stores that the device has not seen.
+    pub fn has_log(&self) -> bool {
+        !self.log.is_empty()
+    }
+
+    /// Hands the logged stores over, in order.
+    pub fn take_log(&mut self) -> Vec<PostedWrite> {
+        std::mem::take(&mut self.log)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_register_answers_only_the_size_it_was_latched_with() {
+        let mut windows = Windows::default();
+        windows.latch(PhysAddr(0x14), 1, 0x60);
+        assert_eq!(windows.load(PhysAddr(0x14), 1), Some(0x60));
+        assert_eq!(windows.load(PhysAddr(0x14), 4), None);
+        windows.trap(PhysAddr(0x14));
+        assert_eq!(windows.load(PhysAddr(0x14), 1), None);
+    }
+
+    #[test]
+    fn posted_stores_come_back_in_order_once() {
+        let mut windows = Windows::default();
+        windows.post(PhysAddr(0), 1);
+        let write = |value| PostedWrite { cycle: Cycles(value), paddr: PhysAddr(0), size: 1, value };
+        assert!(windows.store(write(1)) && windows.store(write(2)));
+        assert!(!windows.store(PostedWrite { size: 4, ..write(3) }));
+        assert_eq!(windows.take_log(), [write(1), write(2)]);
+        assert!(!windows.has_log());
+    }
+}
