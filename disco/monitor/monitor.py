@@ -193,11 +193,13 @@ class Monitor:
 
     def _add(self, config: VmConfig) -> VirtualMachine:
         engine, platform = self._engine, config.platform
-        number = engine.create_vm(
-            memory_bytes=platform.memory_bytes,
-            ram=[(region.base, region.size) for region in platform.ram],
-            vcpus=platform.vcpu_count,
-        )
+        try:
+            number = engine.create_vm(
+                ram=[(region.base, region.size) for region in platform.ram],
+                vcpus=platform.vcpu_count,
+            )
+        except ValueError as error:
+            raise ConfigError(f"VM '{config.name}': {error}") from error
         try:
             self._check_commitment(config)
         except ConfigError:
@@ -411,7 +413,6 @@ def _build(machine: Machine) -> Engine:
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,
             host_threads=machine.host_threads,
-            seed=machine.seed,
             costs=machine.costs,
         )
     except ValueError as error:

@@ -26,13 +26,13 @@ scripts: dict[int, list[tuple[Any, ...]]] = {}
 default_costs = {"trap": 24, "page_fault": 400}
 pmap_dtype = {
     "names": ["mpn", "state", "writable", "backmap_count", "overflowed", "backmaps"],
-    "formats": ["<u4", "u1", "u1", "u1", "u1", ("<u8", (3,))],
+    "formats": ["<u4", "u1", "u1", "u1", "u1", "(3,)<u8"],
     "offsets": [0, 4, 5, 6, 7, 8],
     "itemsize": 32,
 }
 memmap_dtype = {
     "names": ["owner", "node", "mapper_count", "served_vm", "mappers"],
-    "formats": ["u1", "u1", "<u2", "<u4", ([("vm", "<u4"), ("ppn", "<u4")], (4,))],
+    "formats": ["u1", "u1", "<u2", "<u4", "(4,2)<u4"],
     "offsets": [0, 1, 2, 4, 8],
     "itemsize": 40,
 }
@@ -130,9 +130,8 @@ class Engine:
 
     # -- virtual machines
 
-    def create_vm(self, *, memory_bytes: int, ram: Sequence[tuple[int, int]], vcpus: int) -> int:
+    def create_vm(self, *, ram: Sequence[tuple[int, int]], vcpus: int) -> int:
         assert vcpus == 1
-        assert sum(size for _, size in ram) == memory_bytes
         rows = max(base + size for base, size in ram) // PAGE
         pmap = np.zeros(rows, dtype=np.dtype(pmap_dtype))  # type: ignore[call-overload]
         for base, size in ram:
