@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 from disco._engine import (
     DeviceAccess,
     Engine,
-    Event,
     Followed,
     PageFault,
     PostedWrites,
@@ -51,6 +50,9 @@ from disco.monitor.placement import FirstTouch, PlacementPolicy
 from disco.monitor.software import Source
 from disco.monitor.vm import Status, VirtualMachine, VmConfig
 from disco.storage.disk import Disk, RawDisk
+
+if TYPE_CHECKING:
+    from disco._engine import Event
 
 logger = logging.getLogger(__name__)
 
@@ -413,7 +415,7 @@ def _build(machine: Machine) -> Engine:
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,
             host_threads=machine.host_threads,
-            costs=machine.costs,
+            costs=dict(machine.costs),
         )
     except ValueError as error:
         raise ConfigError(f"machine: {error}") from error
