@@ -50,6 +50,11 @@ mod _engine {
             costs.set_item(action, cycles)?;
         }
         module.add("default_costs", costs)?;
+        let mut event = module.getattr("PageFault")?;
+        for class in ["DeviceAccess", "PostedWrites", "VcpuStopped", "Followed"] {
+            event = event.bitor(module.getattr(class)?)?;
+        }
+        module.add("Event", event)?;
         module.add("pmap_dtype", super::tables::pmap_dtype(py)?)?;
         module.add("memmap_dtype", super::tables::memmap_dtype(py)?)?;
         Ok(())

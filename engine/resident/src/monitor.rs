@@ -542,6 +542,7 @@ impl Monitor {
 
     /// Runs rounds until there is something to decide, time reaches `until`, or nobody will ever run again.
     pub fn run(&mut self, until: Cycles) -> Vec<Event> {
+        self.retry_faults();
         while self.now < until {
             let round_end = Cycles((self.now.0 / self.config.quantum.0 + 1) * self.config.quantum.0);
             self.run_cpus(round_end);
@@ -560,6 +561,17 @@ impl Monitor {
             }
         }
         Vec::new()
+    }
+
+    /// Python has seen every page fault: the accesses are tried again.
+    fn retry_faults(&mut self) {
+        for vm in self.vms.iter_mut().flatten() {
+            for vcpu in &mut vm.get_mut().expect("no run panicked inside").vcpus {
+                if vcpu.state == VcpuState::Faulted {
+                    vcpu.state = VcpuState::Ready;
+                }
+            }
+        }
     }
 
     fn run_cpus(&mut self, round_end: Cycles) {
