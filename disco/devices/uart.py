@@ -403,4 +403,4 @@ class Uart(Device):
         self._received = deque(saved.received)
         self._backlog = deque(saved.backlog)
         self._settle()
-        self._line.set(self._level)
+        self._line.set(self._level)  # the line may be a new one

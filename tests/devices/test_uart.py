@@ -93,6 +93,9 @@ AUTOCONFIG = [
     ("w", LCR, 0x03),
     ("r", IER, 0xFF, 0x00),
     ("r", RBR, 0xFF, 0x00),
+    ("w", MCR, 0xEF),
+    ("r", MCR, 0xFF, 0x0F),  # no automatic flow control, no prescaler
+    ("w", MCR, 0x00),
     ("w", SCR, 0xA5),
     ("r", SCR, 0xFF, 0xA5),
     ("r", LSR, 0xFF, 0x60),  # 0xff would mean: no UART
@@ -195,6 +198,14 @@ def test_clearing_the_receiver_loses_only_what_the_fifo_held(port):
     port.uart.feed(bytes(range(40)))
     port.write(FCR, 0x03)
     assert port.read_all() == bytes(range(16, 40))
+
+
+@pytest.mark.parametrize(("before", "after"), [(0x00, 0x01), (0x01, 0x00)])
+def test_switching_the_fifos_empties_the_receiver(port, before, after):
+    port.write(FCR, before)
+    port.uart.feed(b"x")
+    port.write(FCR, after)
+    assert port.read_all() == b""
 
 
 def test_input_does_not_arrive_in_loopback(port):

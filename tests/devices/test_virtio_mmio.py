@@ -297,6 +297,12 @@ def test_a_device_restored_in_service_goes_on():
     assert twin.mmio.save() == original.mmio.save()
 
 
+def test_restore_drives_the_line_even_where_it_was_so():
+    driver = rng_driver()
+    driver.mmio.restore(driver.mmio.save())
+    assert driver.line.levels == [False]
+
+
 def test_state_of_another_device_is_refused_and_changes_nothing():
     driver = rng_driver().start(size=8)
     other = Driver(VirtioConsole(sink=lambda _: None))

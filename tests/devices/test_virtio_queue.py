@@ -85,7 +85,8 @@ def test_a_hostile_chain_is_a_device_error_with_words(name):
     ring.notify()
     with pytest.raises(DeviceError, match=words) as caught:
         driver.bus.end_round()
-    assert caught.value.device == "virtio-console 0 queue 1"
+    assert caught.value.device == "virtio-console 0"
+    assert caught.value.cause.startswith("queue 1: ")
     assert ring.collect() == {}
 
 

@@ -66,6 +66,16 @@ def test_input_waits_for_buffers_and_arrives_in_order(seed):
     assert received
 
 
+def test_buffers_that_input_does_not_need_stay_offered():
+    terminal = Terminal()
+    first, second = (terminal.receive.submit([], [(BUFFER + at, 4)]) for at in (0, 4))
+    terminal.console.feed(b"abcd")
+    assert terminal.receive.collect() == {first: 4}
+    terminal.console.feed(b"ef")
+    assert terminal.receive.collect() == {second: 2}
+    assert terminal.driver.ram.read(BUFFER, 6) == b"abcdef"
+
+
 def test_input_typed_before_the_driver_waits():
     console = VirtioConsole(sink=lambda _: None)
     driver = Driver(console)

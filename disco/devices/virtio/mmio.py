@@ -148,7 +148,7 @@ class VirtioMmio(Device):
         self._level = False
         self._declarations = Declarations(wiring=wiring, size=REGISTER_BYTES)
         self._queues = [
-            Virtqueue(name=f"{name} queue {index}", size_max=size_max, memory=memory)
+            Virtqueue(device=name, index=index, size_max=size_max, memory=memory)
             for index, size_max in enumerate(device.queue_sizes_max)
         ]
         self._writers: dict[int, Callable[[int], None]] = {
@@ -412,7 +412,7 @@ class VirtioMmio(Device):
             self._apply_features()
         self._latch()
         self._drive_line()
-        self._line.set(self._level)
+        self._line.set(self._level)  # the line may be a new one
 
 
 def _half(value: int, word: int) -> int:

@@ -86,9 +86,10 @@ class QueueState:
 class Virtqueue:
     """One queue: its registers (set by the transport) and its rings (walked by the device)."""
 
-    def __init__(self, *, name: str, size_max: int, memory: GuestMemory) -> None:
-        """`name` is the device and queue, as messages show it; `size_max` a power of two."""
-        self.name = name
+    def __init__(self, *, device: str, index: int, size_max: int, memory: GuestMemory) -> None:
+        """`device` is the device's name, for messages; `size_max` a power of two."""
+        self._device = device
+        self._index = index
         self.size_max = size_max
         self._memory = memory
         self.reset()
@@ -181,7 +182,7 @@ class Virtqueue:
 
     def refuse(self, cause: str) -> NoReturn:
         """Raises the `DeviceError` that stops this VM."""
-        raise DeviceError(device=self.name, cause=cause)
+        raise DeviceError(device=self._device, cause=f"queue {self._index}: {cause}")
 
     # Walking.
 
@@ -271,7 +272,8 @@ class Virtqueue:
             self._refuse_place(error, what)
 
     def _refuse_place(self, error: GuestMemoryError, what: str) -> NoReturn:
-        raise DeviceError(device=self.name, cause=f"{what}: {error}") from error
+        cause = f"queue {self._index}: {what}: {error}"
+        raise DeviceError(device=self._device, cause=cause) from error
 
     # Saved state. Chains are taken and given back within one call, so none is ever under way.
 
