@@ -37,8 +37,7 @@ use translation::{Context, HostTranslations};
 
 use crate::cp0::{Mode, status};
 use crate::{
-    AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId,
-    Tlb, TlbEntry,
+    AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, Tlb, TlbEntry,
 };
 
 /// Where a CPU starts after reset: the boot ROM in KSEG1.
@@ -233,11 +232,7 @@ struct TranslationKey {
 impl TranslationKey {
     fn of(cp0: &Cp0) -> TranslationKey {
         let bits = status::KX | status::SX | status::UX | status::PX | status::ERL;
-        TranslationKey {
-            status: cp0.status & bits,
-            page_grain: cp0.page_grain,
-            seg_ctl: cp0.seg_ctl,
-        }
+        TranslationKey { status: cp0.status & bits, page_grain: cp0.page_grain, seg_ctl: cp0.seg_ctl }
     }
 }
 
@@ -394,33 +389,19 @@ impl Cpu {
     fn interrupt(&mut self) -> Option<Stop> {
         let pc = self.regs.pc;
         let word = self.word_at(pc);
-        self.raise(
-            Exception::Interrupt,
-            FaultSite {
-                in_delay_slot: false,
-                next_pc: pc,
-                word,
-            },
-        )
+        self.raise(Exception::Interrupt, FaultSite { in_delay_slot: false, next_pc: pc, word })
     }
 
     /// Runs to `until`, or to where interrupts must be looked at or something stops the CPU.
     fn run_undisturbed(&mut self, code: &mut CodeCache, until: Cycles) -> Option<Stop> {
         let mut slot_of = None;
         loop {
-            let pc = self
-                .regs
-                .pc
-                .wrapping_add(if slot_of.is_some() { 4 } else { 0 });
+            let pc = self.regs.pc.wrapping_add(if slot_of.is_some() { 4 } else { 0 });
             let slot = match self.find_code(code, pc) {
                 Ok(slot) => slot,
                 Err(exception) => {
                     let next_pc = slot_of.unwrap_or(pc);
-                    let site = FaultSite {
-                        in_delay_slot: slot_of.is_some(),
-                        next_pc,
-                        word: 0,
-                    };
+                    let site = FaultSite { in_delay_slot: slot_of.is_some(), next_pc, word: 0 };
                     return self.raise_fetch(exception, site);
                 }
             };
@@ -446,14 +427,7 @@ impl Cpu {
     fn find_code(&mut self, code: &mut CodeCache, pc: u64) -> Result<usize, Exception> {
         if pc & 3 == 0
             && let Some((page, slot)) = self.fetches.get(pc, self.context)
-            && code.enter(
-                slot,
-                CodeKey {
-                    page,
-                    is_32bit: self.is_32bit,
-                },
-                &self.memory,
-            )
+            && code.enter(slot, CodeKey { page, is_32bit: self.is_32bit }, &self.memory)
         {
             self.executing = page;
             return Ok(slot);
@@ -479,13 +453,7 @@ impl Cpu {
         }
         let state = self.memory.mark_code(page);
         self.code_epoch = self.memory.code_epoch();
-        let slot = code.find(
-            CodeKey {
-                page,
-                is_32bit: self.is_32bit,
-            },
-            state,
-        );
+        let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
         self.counters.fetch_translations += 1;
         self.fetches.insert(pc, self.context, page, slot);
         self.executing = page;
@@ -495,9 +463,7 @@ impl Cpu {
     /// The word at `pc`, if it can be fetched; else 0. For whoever looks on.
     pub fn word_at(&self, pc: u64) -> u32 {
         match self.translate(pc, AccessKind::Fetch) {
-            Ok(address) if pc & 3 == 0 && self.is_memory(address) => {
-                self.read_memory(address, 4) as u32
-            }
+            Ok(address) if pc & 3 == 0 && self.is_memory(address) => self.read_memory(address, 4) as u32,
             _ => 0,
         }
     }
@@ -517,21 +483,10 @@ impl Cpu {
 
     fn raise_with(&mut self, exception: Exception, site: FaultSite, insn: Insn) -> Option<Stop> {
         self.counters.exceptions += 1;
-        let FaultSite {
-            in_delay_slot,
-            next_pc,
-            word,
-        } = site;
+        let FaultSite { in_delay_slot, next_pc, word } = site;
         let pc = self.regs.pc;
         if self.monitored {
-            return Some(Stop::Trap(Trap {
-                exception,
-                pc,
-                in_delay_slot,
-                next_pc,
-                insn,
-                word,
-            }));
+            return Some(Stop::Trap(Trap { exception, pc, in_delay_slot, next_pc, insn, word }));
         }
         let was_in_exception = self.cp0.status & status::EXL != 0;
         let vector = self.cp0.enter(exception, pc, in_delay_slot);

@@ -96,11 +96,7 @@ impl Cpu {
         let rt = self.regs.gpr[usize::from(insn.rt)];
         let model = self.register_model;
         match insn.op {
-            Op::Swl => (
-                vaddr & 3,
-                (vaddr & 3) + 1,
-                (rt & 0xffff_ffff) >> (24 - 8 * (vaddr & 3)),
-            ),
+            Op::Swl => (vaddr & 3, (vaddr & 3) + 1, (rt & 0xffff_ffff) >> (24 - 8 * (vaddr & 3))),
             Op::Sdl => (vaddr & 7, (vaddr & 7) + 1, rt >> (56 - 8 * (vaddr & 7))),
             Op::Swr => (0, 4 - (vaddr & 3), low_bytes(rt, 4 - (vaddr & 3))),
             Op::Sdr => (0, 8 - (vaddr & 7), low_bytes(rt, 8 - (vaddr & 7))),
@@ -114,12 +110,7 @@ impl Cpu {
 
     /// The stop for an access that found no memory.
     pub(super) fn bus_stop(&self, unanswered: Unanswered, site: FaultSite) -> Stop {
-        let Unanswered {
-            address,
-            vaddr,
-            bytes,
-            value,
-        } = unanswered;
+        let Unanswered { address, vaddr, bytes, value } = unanswered;
         Stop::Bus(BusAccess {
             address,
             bytes,
@@ -136,11 +127,7 @@ impl Cpu {
     /// Finishes a load with `value`, zero-extended: writes the register and goes on after it.
     pub fn complete_bus_load(&mut self, access: &BusAccess, value: u64) {
         assert!(!access.store, "a store is completed by complete_bus_store");
-        self.write_loaded(
-            access.insn,
-            access.vaddr,
-            low_bytes(value, u64::from(access.bytes)),
-        );
+        self.write_loaded(access.insn, access.vaddr, low_bytes(value, u64::from(access.bytes)));
         self.complete(access);
     }
 
@@ -152,11 +139,7 @@ impl Cpu {
 
     /// Nothing answers: the access ends with a Bus Error. `Some` under the monitor, as from `run`.
     pub fn refuse_bus_access(&mut self, access: &BusAccess) -> Option<Stop> {
-        let kind = if access.store {
-            AccessKind::Store
-        } else {
-            AccessKind::Load
-        };
+        let kind = if access.store { AccessKind::Store } else { AccessKind::Load };
         let site = FaultSite {
             in_delay_slot: access.in_delay_slot,
             next_pc: access.next_pc,

@@ -90,10 +90,7 @@ impl CodePage {
     pub(super) fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
         let mut bytes = [0; 4];
         let offset = index as u64 * 4;
-        memory.read(
-            crate::MachineAddr(self.key.page.address().0 + offset),
-            &mut bytes,
-        );
+        memory.read(crate::MachineAddr(self.key.page.address().0 + offset), &mut bytes);
         let insn = prepare(mips::decode(u32::from_le_bytes(bytes)), self.key.is_32bit);
         self.insns[index] = insn;
         insn
@@ -119,8 +116,7 @@ impl CodePage {
     /// A branch ends the run: with its delay slot, or before it where the slot must be looked at
     /// separately or would make the run too long.
     fn end_at_branch(&mut self, memory: &MachineMemory, first: usize, branch: usize, limit: usize) {
-        let has_slot =
-            branch + 1 < PAGE_INSNS && may_be_in_slot(self.decode_one(memory, branch + 1).op);
+        let has_slot = branch + 1 < PAGE_INSNS && may_be_in_slot(self.decode_one(memory, branch + 1).op);
         if has_slot && branch + 1 < limit {
             self.set_lengths(first, branch + 1, branch + 2);
         } else {
@@ -180,10 +176,7 @@ fn destination(op: Op) -> Option<Destination> {
     if op.is_store() {
         return None;
     }
-    if matches!(
-        op,
-        Op::Mtc0 | Op::Dmtc0 | Op::Mtc1 | Op::Dmtc1 | Op::Mthc1 | Op::Ctc1
-    ) {
+    if matches!(op, Op::Mtc0 | Op::Dmtc0 | Op::Mtc1 | Op::Dmtc1 | Op::Mthc1 | Op::Ctc1) {
         return None;
     }
     let operands = op.row().operands.trim_start_matches('[');
@@ -269,17 +262,11 @@ pub(super) struct FetchTranslations {
     entries: [FetchEntry; FETCH_ENTRY_COUNT],
 }
 
-const FETCH_EMPTY: FetchEntry = FetchEntry {
-    tag: u64::MAX,
-    page: Mpn(0),
-    slot: 0,
-};
+const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, page: Mpn(0), slot: 0 };
 
 impl FetchTranslations {
     pub(super) fn new() -> FetchTranslations {
-        FetchTranslations {
-            entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT],
-        }
+        FetchTranslations { entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT] }
     }
 
     #[inline(always)]
@@ -290,11 +277,7 @@ impl FetchTranslations {
 
     pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize) {
         let tag = pc & !(PAGE_BYTES - 1) | context;
-        self.entries[fetch_index(pc)] = FetchEntry {
-            tag,
-            page,
-            slot: slot as u32,
-        };
+        self.entries[fetch_index(pc)] = FetchEntry { tag, page, slot: slot as u32 };
     }
 
     pub(super) fn flush(&mut self) {

@@ -33,9 +33,7 @@ impl Cpu {
     pub(super) fn load<T: Plain>(&mut self, vaddr: u64) -> Option<T> {
         match self.loads.load(vaddr, self.context) {
             Some(value) => Some(value),
-            None => self
-                .load_slowly(vaddr, size_of::<T>() as u64)
-                .map(T::narrow),
+            None => self.load_slowly(vaddr, size_of::<T>() as u64).map(T::narrow),
         }
     }
 
@@ -63,10 +61,7 @@ impl Cpu {
     fn load_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
         if vaddr % bytes != 0 {
-            return self.refuse(Exception::AddressError {
-                vaddr,
-                access: AccessKind::Load,
-            });
+            return self.refuse(Exception::AddressError { vaddr, access: AccessKind::Load });
         }
         self.load_around_slowly(vaddr, bytes)
     }
@@ -81,12 +76,7 @@ impl Cpu {
         };
         if !self.is_memory(address) {
             let bytes = bytes as u8;
-            self.fault = Fault::Bus(Unanswered {
-                address: address.0,
-                vaddr,
-                bytes,
-                value: None,
-            });
+            self.fault = Fault::Bus(Unanswered { address: address.0, vaddr, bytes, value: None });
             return None;
         }
         self.counters.load_translations += 1;
@@ -100,10 +90,7 @@ impl Cpu {
     fn store_slowly(&mut self, vaddr: u64, bytes: u64, value: u64) -> Stored {
         let vaddr = self.effective_address(vaddr);
         if vaddr % bytes != 0 {
-            self.fault = Fault::Exception(Exception::AddressError {
-                vaddr,
-                access: AccessKind::Store,
-            });
+            self.fault = Fault::Exception(Exception::AddressError { vaddr, access: AccessKind::Store });
             return Stored::Fault;
         }
         self.store_bytes(vaddr, 0, bytes, value)
@@ -120,17 +107,11 @@ impl Cpu {
         let address = MachineAddr(address.0 - back);
         if !self.is_memory(address) {
             let (address, bytes) = (address.0, bytes as u8);
-            self.fault = Fault::Bus(Unanswered {
-                address,
-                vaddr,
-                bytes,
-                value: Some(value),
-            });
+            self.fault = Fault::Bus(Unanswered { address, vaddr, bytes, value: Some(value) });
             return Stored::Fault;
         }
         let is_code = self.memory.is_code(address.page());
-        self.memory
-            .write(address, &value.to_le_bytes()[..bytes as usize]);
+        self.memory.write(address, &value.to_le_bytes()[..bytes as usize]);
         if is_code && address.page() == self.executing {
             return Stored::CodeChanged;
         }
@@ -161,8 +142,7 @@ impl Cpu {
 
     /// Whether the page around `address` is memory.
     pub(super) fn is_memory(&self, address: MachineAddr) -> bool {
-        self.memory
-            .contains(MachineAddr(address.0 & !(PAGE_BYTES - 1)), PAGE_BYTES)
+        self.memory.contains(MachineAddr(address.0 & !(PAGE_BYTES - 1)), PAGE_BYTES)
     }
 
     /// The `bytes` bytes at `address`, zero-extended.
@@ -181,11 +161,7 @@ impl Cpu {
     }
 
     /// Walks segments and TLB as an access would, without side effects.
-    pub(super) fn translate(
-        &self,
-        vaddr: u64,
-        access: AccessKind,
-    ) -> Result<MachineAddr, Exception> {
+    pub(super) fn translate(&self, vaddr: u64, access: AccessKind) -> Result<MachineAddr, Exception> {
         match segments::classify(vaddr, self.mode, &self.cp0) {
             Err(_) => Err(Exception::AddressError { vaddr, access }),
             Ok(Segment::Unmapped { phys, .. }) => Ok(MachineAddr(phys)),
@@ -197,10 +173,7 @@ impl Cpu {
         let Some(index) = self.tlb.find(segments::tlb_address(vaddr), self.asid) else {
             return Err(Exception::TlbRefill { vaddr, access });
         };
-        let address = self
-            .tlb
-            .get(index)
-            .translate(vaddr, access, self.cp0.page_grain)?;
+        let address = self.tlb.get(index).translate(vaddr, access, self.cp0.page_grain)?;
         Ok(MachineAddr(address))
     }
 }

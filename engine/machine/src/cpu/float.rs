@@ -21,9 +21,7 @@ pub(super) struct RegisterModel {
 
 impl RegisterModel {
     pub(super) fn new(has_32_doubles: bool) -> RegisterModel {
-        RegisterModel {
-            mask: if has_32_doubles { 31 } else { 30 },
-        }
+        RegisterModel { mask: if has_32_doubles { 31 } else { 30 } }
     }
 
     #[inline(always)]
@@ -140,12 +138,8 @@ impl Cpu {
             Op::CeilLD => self.finish_double(insn, fpu::cvt_l_d(Up, d!(rd))),
             Op::FloorLD => self.finish_double(insn, fpu::cvt_l_d(Down, d!(rd))),
 
-            Op::CCondS => {
-                self.finish_compare(insn, fpu::compare_s(condition(insn), s!(rd), s!(rt)))
-            }
-            Op::CCondD => {
-                self.finish_compare(insn, fpu::compare_d(condition(insn), d!(rd), d!(rt)))
-            }
+            Op::CCondS => self.finish_compare(insn, fpu::compare_s(condition(insn), s!(rd), s!(rt))),
+            Op::CCondD => self.finish_compare(insn, fpu::compare_d(condition(insn), d!(rd), d!(rt))),
 
             Op::AbsS => self.move_single(insn, fpu::abs_s(s!(rd)), true),
             Op::NegS => self.move_single(insn, fpu::neg_s(s!(rd)), true),

@@ -52,10 +52,7 @@ pub(super) fn dmultu(a: u64, b: u64) -> (u64, u64) {
 pub(super) fn div(a: u64, b: u64) -> (u64, u64) {
     match (a as i32, b as i32) {
         (a, 0) => (0, word(a as u32)),
-        (a, b) => (
-            word(a.wrapping_rem(b) as u32),
-            word(a.wrapping_div(b) as u32),
-        ),
+        (a, b) => (word(a.wrapping_rem(b) as u32), word(a.wrapping_div(b) as u32)),
     }
 }
 

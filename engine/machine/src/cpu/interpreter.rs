@@ -15,8 +15,8 @@ use super::code::{CodePage, OPEN_BRANCH, PAGE_INSNS, RUN_MAX, UNDECODED, may_be_
 use super::data::Stored;
 use super::float::tested_condition;
 use super::integer::{
-    accumulator, ddiv, ddivu, div, divu, dmult, dmultu, dsbh, dshd, extract, insert, merge_ldl,
-    merge_ldr, merge_lwl, merge_lwr, product, product_unsigned, word, word_pair, wsbh,
+    accumulator, ddiv, ddivu, div, divu, dmult, dmultu, dsbh, dshd, extract, insert, merge_ldl, merge_ldr,
+    merge_lwl, merge_lwr, product, product_unsigned, word, word_pair, wsbh,
 };
 use super::{Cpu, Fault, FaultSite, Leave, Outcome};
 use crate::{Cycles, Exception, MachineAddr, PAGE_BYTES};
@@ -96,13 +96,7 @@ impl Cpu {
             let mut is_open = false;
             if i64::from(length) > left.min(i64::from(RUN_MAX)) {
                 match self.plan_run(page, base, index, left, &mut slot_of) {
-                    Ok(plan) => {
-                        Plan {
-                            length,
-                            after,
-                            is_open,
-                        } = plan
-                    }
+                    Ok(plan) => Plan { length, after, is_open } = plan,
                     Err(end) => {
                         after = insn_address(base, index);
                         break 'page end;
@@ -139,16 +133,14 @@ impl Cpu {
                 macro_rules! branch {
                     ($condition:expr) => {
                         if $condition {
-                            after =
-                                insn_address(base, index + 1).wrapping_add(insn.branch_offset());
+                            after = insn_address(base, index + 1).wrapping_add(insn.branch_offset());
                         }
                     };
                 }
                 macro_rules! branch_likely {
                     ($condition:expr) => {
                         if $condition {
-                            after =
-                                insn_address(base, index + 1).wrapping_add(insn.branch_offset());
+                            after = insn_address(base, index + 1).wrapping_add(insn.branch_offset());
                         } else if is_open {
                             is_open = false;
                         } else {
@@ -223,15 +215,11 @@ impl Cpu {
                     Op::Sll => rd!(insn) = word((rt!(insn) as u32) << (insn.sa & 31)),
                     Op::Srl => rd!(insn) = word(rt!(insn) as u32 >> (insn.sa & 31)),
                     Op::Sra => rd!(insn) = (rt!(insn) as i32 >> (insn.sa & 31)) as u64,
-                    Op::Rotr => {
-                        rd!(insn) = word((rt!(insn) as u32).rotate_right(u32::from(insn.sa)))
-                    }
+                    Op::Rotr => rd!(insn) = word((rt!(insn) as u32).rotate_right(u32::from(insn.sa))),
                     Op::Sllv => rd!(insn) = word((rt!(insn) as u32) << (rs!(insn) & 31)),
                     Op::Srlv => rd!(insn) = word(rt!(insn) as u32 >> (rs!(insn) & 31)),
                     Op::Srav => rd!(insn) = (rt!(insn) as i32 >> (rs!(insn) & 31)) as u64,
-                    Op::Rotrv => {
-                        rd!(insn) = word((rt!(insn) as u32).rotate_right(rs!(insn) as u32 & 31))
-                    }
+                    Op::Rotrv => rd!(insn) = word((rt!(insn) as u32).rotate_right(rs!(insn) as u32 & 31)),
                     Op::Dsll => rd!(insn) = rt!(insn) << (insn.sa & 31),
                     Op::Dsrl => rd!(insn) = rt!(insn) >> (insn.sa & 31),
                     Op::Dsra => rd!(insn) = (rt!(insn) as i64 >> (insn.sa & 31)) as u64,
@@ -250,28 +238,14 @@ impl Cpu {
                     Op::Subu => rd!(insn) = word((rs!(insn) as u32).wrapping_sub(rt!(insn) as u32)),
                     Op::Daddu => rd!(insn) = rs!(insn).wrapping_add(rt!(insn)),
                     Op::Dsubu => rd!(insn) = rs!(insn).wrapping_sub(rt!(insn)),
-                    Op::Addiu => {
-                        rt!(insn) = word((rs!(insn) as u32).wrapping_add(insn.simm() as u32))
-                    }
+                    Op::Addiu => rt!(insn) = word((rs!(insn) as u32).wrapping_add(insn.simm() as u32)),
                     Op::Daddiu => rt!(insn) = rs!(insn).wrapping_add(insn.simm()),
-                    Op::Add => {
-                        rd!(insn) = checked!((rs!(insn) as i32).checked_add(rt!(insn) as i32))
-                    }
-                    Op::Sub => {
-                        rd!(insn) = checked!((rs!(insn) as i32).checked_sub(rt!(insn) as i32))
-                    }
-                    Op::Dadd => {
-                        rd!(insn) = checked!((rs!(insn) as i64).checked_add(rt!(insn) as i64))
-                    }
-                    Op::Dsub => {
-                        rd!(insn) = checked!((rs!(insn) as i64).checked_sub(rt!(insn) as i64))
-                    }
-                    Op::Addi => {
-                        rt!(insn) = checked!((rs!(insn) as i32).checked_add(i32::from(insn.imm)))
-                    }
-                    Op::Daddi => {
-                        rt!(insn) = checked!((rs!(insn) as i64).checked_add(i64::from(insn.imm)))
-                    }
+                    Op::Add => rd!(insn) = checked!((rs!(insn) as i32).checked_add(rt!(insn) as i32)),
+                    Op::Sub => rd!(insn) = checked!((rs!(insn) as i32).checked_sub(rt!(insn) as i32)),
+                    Op::Dadd => rd!(insn) = checked!((rs!(insn) as i64).checked_add(rt!(insn) as i64)),
+                    Op::Dsub => rd!(insn) = checked!((rs!(insn) as i64).checked_sub(rt!(insn) as i64)),
+                    Op::Addi => rt!(insn) = checked!((rs!(insn) as i32).checked_add(i32::from(insn.imm))),
+                    Op::Daddi => rt!(insn) = checked!((rs!(insn) as i64).checked_add(i64::from(insn.imm))),
                     Op::Slt => rd!(insn) = u64::from((rs!(insn) as i64) < rt!(insn) as i64),
                     Op::Sltu => rd!(insn) = u64::from(rs!(insn) < rt!(insn)),
                     Op::Slti => rt!(insn) = u64::from((rs!(insn) as i64) < i64::from(insn.imm)),
@@ -285,12 +259,9 @@ impl Cpu {
 
                     // Multiplication and division
                     Op::Mul => rd!(insn) = word(product(rs!(insn), rt!(insn)) as u32),
-                    Op::Mult => {
-                        (self.regs.hi, self.regs.lo) = word_pair(product(rs!(insn), rt!(insn)))
-                    }
+                    Op::Mult => (self.regs.hi, self.regs.lo) = word_pair(product(rs!(insn), rt!(insn))),
                     Op::Multu => {
-                        (self.regs.hi, self.regs.lo) =
-                            word_pair(product_unsigned(rs!(insn), rt!(insn)));
+                        (self.regs.hi, self.regs.lo) = word_pair(product_unsigned(rs!(insn), rt!(insn)));
                     }
                     Op::Madd | Op::Maddu | Op::Msub | Op::Msubu => {
                         let old = accumulator((self.regs.hi, self.regs.lo));
@@ -490,19 +461,11 @@ impl Cpu {
                     }
                     Op::Swc1 => {
                         need_float!();
-                        store!(
-                            u32,
-                            address!(insn),
-                            self.regs.single(self.register_model, insn.rt)
-                        );
+                        store!(u32, address!(insn), self.regs.single(self.register_model, insn.rt));
                     }
                     Op::Sdc1 => {
                         need_float!();
-                        store!(
-                            u64,
-                            address!(insn),
-                            self.regs.double(self.register_model, insn.rt)
-                        );
+                        store!(u64, address!(insn), self.regs.double(self.register_model, insn.rt));
                     }
                     Op::Lwxc1 => {
                         need_float!();
@@ -634,17 +597,12 @@ impl Cpu {
                 Leave::Slot { target: after }
             }
             End::Fault => {
-                let is_in_slot = entry.slot_of.is_some()
-                    || (index > start && page.insn(index - 1).op.is_branch());
+                let is_in_slot = entry.slot_of.is_some() || (index > start && page.insn(index - 1).op.is_branch());
                 self.regs.pc = if is_in_slot { pc.wrapping_sub(4) } else { pc };
                 let offset = 4 * index as u64;
                 let address = MachineAddr(page.machine_page().address().0 + offset);
                 let word = self.read_memory(address, 4) as u32;
-                Leave::Fault(FaultSite {
-                    in_delay_slot: is_in_slot,
-                    next_pc,
-                    word,
-                })
+                Leave::Fault(FaultSite { in_delay_slot: is_in_slot, next_pc, word })
             }
         }
     }
@@ -665,11 +623,7 @@ impl Cpu {
                 self.fault = Fault::Exception(Exception::ReservedInstruction);
                 return Err(End::Fault);
             }
-            return Ok(Plan {
-                length: 1,
-                after: target,
-                is_open: false,
-            });
+            return Ok(Plan { length: 1, after: target, is_open: false });
         }
         if left <= 0 {
             return Err(End::Jump);
@@ -678,11 +632,7 @@ impl Cpu {
             page.decode_run(&self.memory, index);
         }
         if page.length(index) == OPEN_BRANCH {
-            return Ok(Plan {
-                length: 1,
-                after: insn_address(base, index + 2),
-                is_open: true,
-            });
+            return Ok(Plan { length: 1, after: insn_address(base, index + 2), is_open: true });
         }
         let mut length = i64::from(page.length(index));
         if length > left {
@@ -690,11 +640,7 @@ impl Cpu {
             let is_last_branch = page.insn(index + left as usize - 1).op.is_branch();
             length = left + i64::from(is_last_branch);
         }
-        Ok(Plan {
-            length: length as u8,
-            after: insn_address(base, index + length as usize),
-            is_open: false,
-        })
+        Ok(Plan { length: length as u8, after: insn_address(base, index + length as usize), is_open: false })
     }
 }
 

@@ -20,11 +20,7 @@ impl Cpu {
         if insn.op.is_privileged() && !self.cp0.coprocessor_usable(0) {
             return self.raise_in_run(Exception::CoprocessorUnusable { unit: 0 });
         }
-        let (rs, rt, rd) = (
-            usize::from(insn.rs),
-            usize::from(insn.rt),
-            usize::from(insn.rd),
-        );
+        let (rs, rt, rd) = (usize::from(insn.rs), usize::from(insn.rt), usize::from(insn.rd));
         match insn.op {
             Op::Syscall => return self.raise_in_run(Exception::Syscall),
             Op::Break => return self.raise_in_run(Exception::Breakpoint),
@@ -38,9 +34,7 @@ impl Cpu {
             Op::Mfc0 => self.regs.gpr[rt] = self.cp0.read_word(insn.rd, insn.sel(), now),
             Op::Dmfc0 => self.regs.gpr[rt] = self.cp0.read(insn.rd, insn.sel(), now),
             Op::Mtc0 => {
-                let effect = self
-                    .cp0
-                    .write_word(insn.rd, insn.sel(), self.regs.gpr[rt], now);
+                let effect = self.cp0.write_word(insn.rd, insn.sel(), self.regs.gpr[rt], now);
                 return self.after_write(effect);
             }
             Op::Dmtc0 => {
@@ -53,9 +47,7 @@ impl Cpu {
                 let (register, select) = crate::cp0::register::STATUS;
                 let enable = u32::from(insn.op == Op::Ei) * crate::cp0::status::IE;
                 let status = before & !crate::cp0::status::IE | enable;
-                let effect = self
-                    .cp0
-                    .write_word(register, select, u64::from(status), now);
+                let effect = self.cp0.write_word(register, select, u64::from(status), now);
                 self.regs.gpr[rt] = before as i32 as u64;
                 return self.after_write(effect);
             }
@@ -71,8 +63,7 @@ impl Cpu {
                 return self.write_tlb_entry(index);
             }
             Op::Tlbp => {
-                let entry_hi =
-                    crate::segments::tlb_address(self.cp0.entry_hi & !crate::cp0::entry_hi::ASID);
+                let entry_hi = crate::segments::tlb_address(self.cp0.entry_hi & !crate::cp0::entry_hi::ASID);
                 let found = self.tlb.find(entry_hi, self.cp0.asid());
                 self.cp0.index = found.map_or(INDEX_P, |index| index as u32);
             }
@@ -85,11 +76,7 @@ impl Cpu {
             }
             Op::Wait => {
                 self.cp0.tick(Cycles(now.0 + 1));
-                return if self.cp0.pending_interrupts() == 0 {
-                    Outcome::Wait
-                } else {
-                    Outcome::Boundary
-                };
+                return if self.cp0.pending_interrupts() == 0 { Outcome::Wait } else { Outcome::Boundary };
             }
             Op::Sc => {
                 return self.store_conditional(insn, self.regs.gpr[rs].wrapping_add(insn.simm()), 4);
@@ -158,10 +145,7 @@ impl Cpu {
     fn store_conditional(&mut self, insn: Insn, vaddr: u64, bytes: u64) -> Outcome {
         let vaddr = self.effective_address(vaddr);
         if vaddr % bytes != 0 {
-            return self.raise_in_run(Exception::AddressError {
-                vaddr,
-                access: AccessKind::Store,
-            });
+            return self.raise_in_run(Exception::AddressError { vaddr, access: AccessKind::Store });
         }
         let Some(address) = self.store_address(vaddr) else {
             return Outcome::Fault;

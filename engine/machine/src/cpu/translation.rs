@@ -28,10 +28,7 @@ pub(super) const TLB_PAGE_BITS: u64 = (1 << 40) - PAGE_BYTES;
 const ENTRY_COUNT: usize = 256;
 
 /// Contexts leave bits 11:10 of a tag clear, so nothing matches this.
-const EMPTY: Entry = Entry {
-    tag: u64::MAX,
-    addend: 0,
-};
+const EMPTY: Entry = Entry { tag: u64::MAX, addend: 0 };
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -77,30 +74,21 @@ macro_rules! plain {
 plain!(u8 u16 u32 u64);
 
 // Guests are little-endian, and values are read and written as the host's own.
-const _: () = assert!(
-    cfg!(target_endian = "little"),
-    "the host must be little-endian"
-);
+const _: () = assert!(cfg!(target_endian = "little"), "the host must be little-endian");
 
 impl HostTranslations {
     /// An empty cache over `memory`.
     pub(super) fn new(memory: Arc<MachineMemory>) -> HostTranslations {
         let base = memory.page_pointer(Mpn(0)).expose_provenance() as u64;
-        HostTranslations {
-            entries: [EMPTY; ENTRY_COUNT],
-            memory,
-            base,
-        }
+        HostTranslations { entries: [EMPTY; ENTRY_COUNT], memory, base }
     }
 
     /// Remembers that in `context` the page of `vaddr` is machine page `page`.
     pub(super) fn insert(&mut self, vaddr: u64, context: Context, page: Mpn) {
         let host = self.memory.page_pointer(page).expose_provenance() as u64;
         let virtual_page = vaddr & !(PAGE_BYTES - 1);
-        self.entries[index_of(vaddr)] = Entry {
-            tag: virtual_page | context,
-            addend: host.wrapping_sub(virtual_page),
-        };
+        self.entries[index_of(vaddr)] =
+            Entry { tag: virtual_page | context, addend: host.wrapping_sub(virtual_page) };
     }
 
     /// Forgets everything.
@@ -124,8 +112,7 @@ impl HostTranslations {
     /// The machine address of `vaddr`, if it is remembered.
     #[inline]
     pub(super) fn machine_address(&self, vaddr: u64, context: Context) -> Option<MachineAddr> {
-        self.host_address(vaddr, context)
-            .map(|host| MachineAddr(host.wrapping_sub(self.base)))
+        self.host_address(vaddr, context).map(|host| MachineAddr(host.wrapping_sub(self.base)))
     }
 
     /// Reads the aligned value at `vaddr`; `None` if it is not aligned or not remembered.
