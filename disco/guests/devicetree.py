@@ -17,11 +17,10 @@ Source: Devicetree Specification 0.4; bindings of Linux 6.1 (`ns16550a`, `virtio
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import libfdt  # type: ignore[import-untyped]
+import fdt  # type: ignore[import-untyped]
 
 from disco.errors import ConfigError
 from disco.guests.platform import (
@@ -34,6 +33,7 @@ from disco.guests.platform import (
     UART_REGISTER_WIDTH,
     Platform,
     Region,
+    VirtioSlot,
 )
 
 #: Room that a layout keeps for a tree: 256 CPUs, all slots and the longest command line fit.
@@ -44,6 +44,9 @@ COMMAND_LINE_SIZE_MAX = 4095
 _PHANDLE_CLOCK = 1
 _PHANDLE_INTERRUPTS = 2
 _PHANDLE_RESET = 3
+
+#: Text, one 32-bit cell, or bytes as they are; empty bytes: a property that is only there.
+_Properties = Mapping[str, str | int | bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +75,23 @@ def build(platform: Platform, boot: Boot) -> bytes:
             f"kernel command line: {len(boot.command_line.encode())} bytes asked;"
             f" up to {COMMAND_LINE_SIZE_MAX} are possible"
         )
-    tree = libfdt.FdtSw()
-    tree.finish_reservemap()
-    with _node(tree, ""):
-        _cells(tree, address=2, size=2)
-        tree.property_string("compatible", "disco,vm")
-        tree.property_string("model", "Disco virtual machine")
-        tree.property_u32("interrupt-parent", _PHANDLE_INTERRUPTS)
-        _write_chosen(tree, boot)
-        with _node(tree, "aliases"):
-            tree.property_string("serial0", f"/soc/serial@{platform.uart.base:x}")
-        _write_memory(tree, platform)
-        _write_cpus(tree, platform)
-        _write_soc(tree, platform)
-    dtb = bytes(tree.as_fdt().as_bytearray())
+    tree = fdt.FDT()
+    tree.root = _node(
+        "/",
+        {
+            **_cells(address=2, size=2),
+            "compatible": "disco,vm",
+            "model": "Disco virtual machine",
+            "interrupt-parent": _PHANDLE_INTERRUPTS,
+        },
+        _chosen(boot),
+        _node("aliases", {"serial0": f"/soc/serial@{platform.uart.base:x}"}),
+        *(_memory(region) for region in platform.ram),
+        _cpus(platform),
+        *_clock_and_interrupts(platform),
+        _soc(platform),
+    )
+    dtb: bytes = tree.to_dtb(version=17)
     assert len(dtb) <= SIZE_MAX, f"device tree of {len(dtb)} bytes, room for {SIZE_MAX}"
     return dtb
 
@@ -95,92 +101,128 @@ def rng_seed(seed: int) -> bytes:
     return hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"disco rng-seed").digest()
 
 
-def _write_chosen(tree: libfdt.FdtSw, boot: Boot) -> None:
-    with _node(tree, "chosen"):
-        tree.property_string("bootargs", boot.command_line)
-        tree.property_string("stdout-path", f"serial0:{UART_BAUD}")
-        tree.property("rng-seed", rng_seed(boot.seed))
-        if boot.initrd is not None:
-            tree.property_u64("linux,initrd-start", boot.initrd.base)
-            tree.property_u64("linux,initrd-end", boot.initrd.end)
+def _chosen(boot: Boot) -> fdt.Node:
+    properties: dict[str, str | int | bytes] = {
+        "bootargs": boot.command_line.encode() + b"\0",
+        "stdout-path": f"serial0:{UART_BAUD}",
+        "rng-seed": rng_seed(boot.seed),
+    }
+    if boot.initrd is not None:
+        properties["linux,initrd-start"] = _u64s(boot.initrd.base)
+        properties["linux,initrd-end"] = _u64s(boot.initrd.end)
+    return _node("chosen", properties)
 
 
-def _write_memory(tree: libfdt.FdtSw, platform: Platform) -> None:
-    for region in platform.ram:
-        with _node(tree, f"memory@{region.base:x}"):
-            tree.property_string("device_type", "memory")
-            tree.property("reg", _u64s(region.base, region.size))
+def _memory(region: Region) -> fdt.Node:
+    return _node(
+        f"memory@{region.base:x}",
+        {"device_type": "memory", "reg": _u64s(region.base, region.size)},
+    )
 
 
-def _write_cpus(tree: libfdt.FdtSw, platform: Platform) -> None:
-    with _node(tree, "cpus"):
-        _cells(tree, address=1, size=0)
-        for index in range(platform.vcpu_count):
-            with _node(tree, f"cpu@{index:x}"):
-                tree.property_string("device_type", "cpu")
-                tree.property_string("compatible", "mti,mips64r2")
-                tree.property_u32("reg", index)
-                tree.property_u32("clocks", _PHANDLE_CLOCK)
-    with _node(tree, "cpu-clock"):
-        tree.property_string("compatible", "fixed-clock")
-        tree.property_u32("#clock-cells", 0)
-        tree.property_u32("clock-frequency", platform.clock_hz)
-        tree.property_u32("phandle", _PHANDLE_CLOCK)
-    with _node(tree, "interrupt-controller"):
-        tree.property_string("compatible", "mti,cpu-interrupt-controller")
-        tree.property("interrupt-controller", b"")
-        tree.property_u32("#address-cells", 0)
-        tree.property_u32("#interrupt-cells", 1)
-        tree.property_u32("phandle", _PHANDLE_INTERRUPTS)
+def _cpus(platform: Platform) -> fdt.Node:
+    vcpus = (
+        _node(
+            f"cpu@{index:x}",
+            {
+                "device_type": "cpu",
+                "compatible": "mti,mips64r2",
+                "reg": index,
+                "clocks": _PHANDLE_CLOCK,
+            },
+        )
+        for index in range(platform.vcpu_count)
+    )
+    return _node("cpus", _cells(address=1, size=0), *vcpus)
 
 
-def _write_soc(tree: libfdt.FdtSw, platform: Platform) -> None:
-    with _node(tree, "soc"):
-        tree.property_string("compatible", "simple-bus")
-        _cells(tree, address=2, size=2)
-        tree.property("ranges", b"")
-        _write_uart(tree, platform.uart)
-        _write_reset(tree, platform.reset)
-        for slot in platform.virtio:
-            with _node(tree, f"virtio@{slot.region.base:x}"):
-                tree.property_string("compatible", "virtio,mmio")
-                tree.property("reg", _u64s(slot.region.base, slot.region.size))
-                tree.property_u32("interrupts", slot.line)
+def _clock_and_interrupts(platform: Platform) -> tuple[fdt.Node, fdt.Node]:
+    clock: _Properties = {
+        "compatible": "fixed-clock",
+        "#clock-cells": 0,
+        "clock-frequency": platform.clock_hz,
+        "phandle": _PHANDLE_CLOCK,
+    }
+    interrupts: _Properties = {
+        "compatible": "mti,cpu-interrupt-controller",
+        "interrupt-controller": b"",
+        "#address-cells": 0,
+        "#interrupt-cells": 1,
+        "phandle": _PHANDLE_INTERRUPTS,
+    }
+    return _node("cpu-clock", clock), _node("interrupt-controller", interrupts)
 
 
-def _write_uart(tree: libfdt.FdtSw, uart: Region) -> None:
-    with _node(tree, f"serial@{uart.base:x}"):
-        tree.property_string("compatible", "ns16550a")
-        tree.property("reg", _u64s(uart.base, UART_REGISTER_COUNT << UART_REGISTER_SHIFT))
-        tree.property_u32("reg-shift", UART_REGISTER_SHIFT)
-        tree.property_u32("reg-io-width", UART_REGISTER_WIDTH)
-        tree.property_u32("clock-frequency", UART_CLOCK_HZ)
-        tree.property_u32("interrupts", UART_LINE)
+def _soc(platform: Platform) -> fdt.Node:
+    return _node(
+        "soc",
+        {"compatible": "simple-bus", **_cells(address=2, size=2), "ranges": b""},
+        _uart(platform.uart),
+        *_reset(platform.reset),
+        *(_virtio(slot) for slot in platform.virtio),
+    )
 
 
-def _write_reset(tree: libfdt.FdtSw, reset: Region) -> None:
-    with _node(tree, f"syscon@{reset.base:x}"):
-        tree.property_string("compatible", "syscon")
-        tree.property("reg", _u64s(reset.base, 4))
-        tree.property_u32("phandle", _PHANDLE_RESET)
-    with _node(tree, "reboot"):
-        tree.property_string("compatible", "syscon-reboot")
-        tree.property_u32("regmap", _PHANDLE_RESET)
-        tree.property_u32("offset", 0)
-        tree.property_u32("mask", RESET_VALUE)
+def _uart(uart: Region) -> fdt.Node:
+    return _node(
+        f"serial@{uart.base:x}",
+        {
+            "compatible": "ns16550a",
+            "reg": _u64s(uart.base, UART_REGISTER_COUNT << UART_REGISTER_SHIFT),
+            "reg-shift": UART_REGISTER_SHIFT,
+            "reg-io-width": UART_REGISTER_WIDTH,
+            "clock-frequency": UART_CLOCK_HZ,
+            "interrupts": UART_LINE,
+        },
+    )
 
 
-@contextmanager
-def _node(tree: libfdt.FdtSw, name: str) -> Iterator[None]:
-    tree.begin_node(name)
-    yield
-    tree.end_node()
+def _reset(reset: Region) -> tuple[fdt.Node, fdt.Node]:
+    register: _Properties = {
+        "compatible": "syscon",
+        "reg": _u64s(reset.base, 4),
+        "phandle": _PHANDLE_RESET,
+    }
+    reboot: _Properties = {
+        "compatible": "syscon-reboot",
+        "regmap": _PHANDLE_RESET,
+        "offset": 0,
+        "mask": RESET_VALUE,
+    }
+    return _node(f"syscon@{reset.base:x}", register), _node("reboot", reboot)
 
 
-def _cells(tree: libfdt.FdtSw, *, address: int, size: int) -> None:
-    tree.property_u32("#address-cells", address)
-    tree.property_u32("#size-cells", size)
+def _virtio(slot: VirtioSlot) -> fdt.Node:
+    return _node(
+        f"virtio@{slot.region.base:x}",
+        {
+            "compatible": "virtio,mmio",
+            "reg": _u64s(slot.region.base, slot.region.size),
+            "interrupts": slot.line,
+        },
+    )
+
+
+def _cells(*, address: int, size: int) -> _Properties:
+    return {"#address-cells": address, "#size-cells": size}
 
 
 def _u64s(*values: int) -> bytes:
     return b"".join(value.to_bytes(8, "big") for value in values)
+
+
+def _node(name: str, properties: _Properties, *children: fdt.Node) -> fdt.Node:
+    node = fdt.Node(name)
+    for key, value in properties.items():
+        node.append(_property(key, value))
+    for child in children:
+        node.append(child)
+    return node
+
+
+def _property(name: str, value: str | int | bytes) -> fdt.Property:
+    if value == b"":
+        return fdt.Property(name)
+    if isinstance(value, bytes):
+        return fdt.PropBytes(name, data=value)
+    return fdt.PropStrings(name, value) if isinstance(value, str) else fdt.PropWords(name, value)

@@ -1,13 +1,11 @@
-"""Platform and device tree: one map, read back by the reference library and by dtc."""
+"""The device tree, read back by the reference library (libfdt) and by dtc."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from itertools import pairwise
 from typing import Any
 
-import libfdt  # type: ignore[import-untyped]
 import pytest
 
 from disco.errors import ConfigError
@@ -15,40 +13,27 @@ from disco.guests import devicetree, platform
 from disco.guests.devicetree import Boot
 from disco.guests.platform import Platform, Region
 
+# Comes as source only: where it cannot be built, the tree has no second opinion.
+libfdt = pytest.importorskip("libfdt")
+
 MIB = 1 << 20
 FULL = Platform(memory_bytes=512 * MIB, vcpu_count=2, virtio_count=5)
 BOOT = Boot(command_line="console=ttyS0", initrd=Region(0x401_0000, 4_902_400), seed=7)
 
 
-def cells(tree: libfdt.Fdt, path: str, name: str) -> list[int]:
+def cells(tree: Any, path: str, name: str) -> list[int]:
     value = bytes(tree.getprop(tree.path_offset(path), name))
     return [int.from_bytes(value[i : i + 4], "big") for i in range(0, len(value), 4)]
 
 
-def text(tree: libfdt.Fdt, path: str, name: str) -> str:
+def text(tree: Any, path: str, name: str) -> str:
     return str(tree.getprop(tree.path_offset(path), name).as_str())
 
 
-def test_ram_is_low_up_to_256_mib_and_high_from_there() -> None:
+def test_ram_is_where_the_platform_has_it() -> None:
     tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
     assert cells(tree, "/memory@0", "reg") == [0, 0, 0, 0x1000_0000]
     assert cells(tree, "/memory@20000000", "reg") == [0, 0x2000_0000, 0, 0x1000_0000]
-    assert Platform(memory_bytes=256 * MIB).ram == (Region(0, 256 * MIB),)
-    assert sum(region.size for region in FULL.ram) == FULL.memory_bytes
-
-
-def test_no_two_parts_of_a_platform_share_a_page() -> None:
-    widest = Platform(memory_bytes=platform.RAM_LOW_SIZE_MAX * 4, virtio_count=32)
-    parts = [*widest.ram, widest.uart, widest.reset, *(slot.region for slot in widest.virtio)]
-    parts.sort(key=lambda region: region.base)
-    for before, after in pairwise(parts):
-        assert -(-before.end // platform.PAGE_SIZE) <= after.base // platform.PAGE_SIZE
-
-
-def test_devices_drive_lines_that_are_neither_software_nor_timer() -> None:
-    lines = {slot.line for slot in Platform(memory_bytes=MIB, virtio_count=32).virtio}
-    assert lines == {2, 3, 5, 6}
-    assert platform.UART_LINE not in lines | {platform.TIMER_LINE, 0, 1}
 
 
 def test_every_device_of_the_platform_is_in_the_tree() -> None:
@@ -97,25 +82,6 @@ def test_the_largest_tree_fits_into_the_room_kept_for_it() -> None:
     assert len(tree) <= devicetree.SIZE_MAX
     with pytest.raises(ConfigError, match="4096 bytes asked; up to 4095"):
         devicetree.build(largest, Boot(command_line="x" * 4096))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"memory_bytes": 0}, "0 bytes asked"),
-        ({"memory_bytes": -4096}, "-4096 bytes asked"),
-        ({"memory_bytes": 4097}, "4097 bytes asked; a multiple of 4096"),
-        ({"memory_bytes": 1 << 36}, "65536 MiB asked; up to 65280 MiB"),
-        ({"memory_bytes": MIB, "virtio_count": 33}, "33 asked; 0 to 32"),
-        ({"memory_bytes": MIB, "virtio_count": -1}, "-1 asked"),
-        ({"memory_bytes": MIB, "vcpu_count": 0}, "0 asked; 1 to 256"),
-        ({"memory_bytes": MIB, "clock_hz": 3}, "3 Hz asked"),  # Count goes at half of it
-        ({"memory_bytes": MIB, "clock_hz": 1 << 32}, "Hz asked"),  # one cell of 32 bits
-    ],
-)
-def test_a_platform_that_cannot_exist_is_refused(wrong: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Platform(**wrong)
 
 
 @pytest.mark.skipif(shutil.which("dtc") is None, reason="needs dtc")
