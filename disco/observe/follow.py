@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import takewhile
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 Step = Mapping[str, Any]
@@ -88,17 +86,28 @@ def chapters(steps: Sequence[Step], around: Surroundings) -> list[Chapter]:
 
 
 def _tell(steps: Sequence[Step], around: Surroundings) -> Iterator[Chapter]:
-    is_first = True
-    for is_guest, group in groupby(steps, key=lambda step: step["kind"] == "instruction"):
-        if is_guest:
-            yield _instructions(list(group), around)
-            continue
-        for step in group:
-            teller = _TELLERS.get(step["kind"], _unknown)
-            if step["kind"] == "miss" and not is_first:
-                teller = _nested_miss
-            is_first = False
-            yield teller(step, around)
+    index = 0
+    while index < len(steps):
+        length = 1
+        if steps[index]["kind"] == "instruction":
+            length = sum(1 for _ in takewhile(_is_instruction, steps[index:]))
+            yield _instructions(steps[index : index + length], around)
+        elif index and _is_short(steps[index : index + 3]):
+            length = 3
+            yield _short_miss(steps[index : index + 3], around)
+        else:
+            teller = _TELLERS.get(steps[index]["kind"], _unknown)
+            yield teller(steps[index], around)
+        index += length
+
+
+def _is_instruction(step: Step) -> bool:
+    return bool(step["kind"] == "instruction")
+
+
+def _is_short(steps: Sequence[Step]) -> bool:
+    """Whether these are a whole miss that the second-level TLB answers."""
+    return [step["kind"] for step in steps] == ["miss", "l2tlb", "insert"]
 
 
 def segment_of(vaddr: int) -> str:
@@ -122,7 +131,8 @@ def _entry(step: Step) -> tuple[str, ...]:
 
 
 def _instruction(step: Step, around: Surroundings) -> str:
-    return f"{step['pc']:#018x}  {around.disassemble(step['word'], step['pc'])}"
+    pc = step["pc"] + 4 * step.get("in_delay_slot", False)
+    return f"{pc:#018x}  {around.disassemble(step['word'], pc)}"
 
 
 def _instructions(steps: Sequence[Step], around: Surroundings) -> Chapter:
@@ -136,22 +146,30 @@ def _instructions(steps: Sequence[Step], around: Surroundings) -> Chapter:
 
 
 def _miss(step: Step, around: Surroundings) -> Chapter:
-    slot = " in a delay slot" if step["in_delay_slot"] else ""
+    is_fetch = step["access"] == "fetch"  # then there is no instruction to show yet
+    where = f"{step['pc']:#018x}" if is_fetch else _instruction(step, around)
+    slot = ", in a delay slot" if step["in_delay_slot"] else ""
     return Chapter(
         f"A {step['access']} finds no usable entry in the hardware TLB: trap into Disco",
         (
             f"virtual address {step['vaddr']:#018x} ({segment_of(step['vaddr'])}),"
             f" ASID {step['asid']}",
             f"VM '{around.vm}' in {step['mode']} mode, on CPU {step['cpu']} of node {step['node']}",
-            f"instruction{slot}: {_instruction(step, around)}",
+            f"instruction at {where}{slot}",
         ),
         step["cycles"],
     )
 
 
-def _nested_miss(step: Step, around: Surroundings) -> Chapter:
-    chapter = _miss(step, around)
-    return Chapter(f"On the way, another miss. {chapter.title}", chapter.lines, chapter.cycles)
+def _short_miss(steps: Sequence[Step], _around: Surroundings) -> Chapter:
+    """A miss on the way, of the guest's handler itself: real hardware would not have it."""
+    miss, _, insert = steps
+    vaddr = miss["vaddr"]
+    return Chapter(
+        f"On the way, a {miss['access']} misses too; the second-level TLB has the entry",
+        (f"{vaddr:#018x} ({segment_of(vaddr)}) into slot {insert['index']}",),
+        sum(step["cycles"] for step in steps),
+    )
 
 
 def _l2tlb(step: Step, _around: Surroundings) -> Chapter:
@@ -261,23 +279,19 @@ _TELLERS: Mapping[str, Callable[[Step, Surroundings], Chapter]] = {
 }
 
 
-def render(story: Sequence[Chapter]) -> RenderableType:
+def render(story: Sequence[Chapter]) -> Text:
     """The story for a terminal: numbered steps with their cycles, the guest's in another colour."""
-    parts: list[RenderableType] = []
+    text = Text()
     for number, chapter in enumerate(story, 1):
-        colour = "cyan" if chapter.is_guest else "bold"
-        cost = f"{chapter.cycles} cycles" if chapter.cycles else ""
-        head = Text.assemble((f"{number:3}. ", "dim"), (chapter.title, colour))
-        if cost:
-            head.append(f"   {cost}", style="yellow")
-        parts.append(head)
-        parts.append(Padding(Text("\n".join(chapter.lines)), (0, 0, 0, 8)) if chapter.lines else "")
+        text.append(f"{number:3}. ", "dim")
+        text.append(chapter.title, "cyan" if chapter.is_guest else "bold")
+        if chapter.cycles:
+            text.append(f"   {chapter.cycles} cycle{'s' if chapter.cycles > 1 else ''}", "yellow")
+        text.append("".join(f"\n        {line}" for line in chapter.lines) + "\n")
     guest = sum(chapter.cycles for chapter in story if chapter.is_guest)
     total = sum(chapter.cycles for chapter in story)
-    parts.append(
-        Text(f"Together {total} cycles: {total - guest} of Disco, {guest} of the guest.", "bold")
-    )
-    return Group(*(part for part in parts if part != ""))
+    text.append(f"Together {total} cycles: {total - guest} of Disco, {guest} of the guest.", "bold")
+    return text
 
 
 def as_data(steps: Sequence[Step], around: Surroundings) -> dict[str, Any]:
