@@ -102,6 +102,13 @@ pub struct Trap {
     pub word: u32,
 }
 
+impl Trap {
+    /// Address of the instruction itself.
+    pub fn insn_pc(&self) -> u64 {
+        self.pc.wrapping_add(4 * u64::from(self.in_delay_slot))
+    }
+}
+
 /// Why `run` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {

@@ -23,7 +23,7 @@ impl Running<'_> {
         let cost = if is_tlb { self.costs.emulate_tlb } else { self.costs.emulate };
         self.charge(cost);
         self.note(cost, "privileged", || {
-            vec![("pc", trap.pc.into()), ("word", u64::from(trap.word).into())]
+            vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]
         });
         let mut next_pc = trap.next_pc;
         match insn.op {

@@ -19,7 +19,7 @@ use mips::Op;
 
 use crate::event::{Event, StopCause};
 use crate::l2tlb::{L2Entry, Origin};
-use crate::pmap::{Backmap, PageState};
+use crate::pmap::{Backmap, PageState, PmapRow};
 use crate::trap::{Flow, Running};
 use crate::vcpu::{PendingAccess, VcpuState};
 use crate::windows::PostedWrite;
@@ -172,14 +172,9 @@ impl Running<'_> {
         let half = half_of(pair.vpn2 | (vaddr & 0x1000));
         let page = pair.pages[half];
         let row = self.pmap.row(page);
-        self.note(0, "pmap", || {
-            vec![
-                ("ppn", u64::from(page.0).into()),
-                ("state", state_name(row.state()).into()),
-                ("mpn", u64::from(row.mpn).into()),
-                ("writable", (row.writable != 0).into()),
-            ]
-        });
+        if !is_present(row.state()) {
+            self.note_pmap(page, &row);
+        }
         match row.state() {
             PageState::Nothing => self.forward(Exception::BusError { access }, trap),
             PageState::Device => self.device_access(trap, PhysAddr(page.address().0 | (vaddr & 0xfff)), access),
@@ -216,10 +211,10 @@ impl Running<'_> {
     fn hardware_lo(&mut self, pair: &GuestPair, half: usize) -> u64 {
         let protection = pair.protection[half];
         let row = self.pmap.row(pair.pages[half]);
-        let is_present = matches!(row.state(), PageState::Private | PageState::Shared);
-        if protection & entry_lo::V == 0 || !is_present {
+        if protection & entry_lo::V == 0 || !is_present(row.state()) {
             return 0;
         }
+        self.note_pmap(pair.pages[half], &row);
         let vaddr = pair.vpn2 | (half as u64) << PAGE_SHIFT;
         self.pmap.record(pair.pages[half], Backmap::new(vaddr, pair.asid, pair.global));
         let writable = if row.writable != 0 { protection & entry_lo::D } else { 0 };
@@ -380,6 +375,17 @@ impl Running<'_> {
         self.vcpu.counters.instructions += 1;
     }
 
+    fn note_pmap(&mut self, page: Ppn, row: &PmapRow) {
+        self.note(0, "pmap", || {
+            vec![
+                ("ppn", u64::from(page.0).into()),
+                ("state", state_name(row.state()).into()),
+                ("mpn", u64::from(row.mpn).into()),
+                ("writable", (row.writable != 0).into()),
+            ]
+        });
+    }
+
     fn start_following(&mut self, trap: &Trap, vaddr: u64, access: AccessKind) {
         let Some(follower) = &mut self.vcpu.follower else { return };
         follower.miss(trap.pc);
@@ -391,7 +397,7 @@ impl Running<'_> {
             vec![
                 ("vaddr", vaddr.into()),
                 ("access", access_name(access).into()),
-                ("pc", trap.pc.into()),
+                ("pc", trap.insn_pc().into()),
                 ("in_delay_slot", trap.in_delay_slot.into()),
                 ("word", u64::from(word).into()),
                 ("asid", asid.into()),
@@ -425,6 +431,10 @@ fn address_of(exception: Exception) -> (u64, AccessKind) {
         Exception::TlbExecuteInhibit { vaddr } => (vaddr, AccessKind::Fetch),
         other => unreachable!("{other:?} is no TLB exception"),
     }
+}
+
+fn is_present(state: PageState) -> bool {
+    matches!(state, PageState::Private | PageState::Shared)
 }
 
 fn half_of(vaddr: u64) -> usize {
