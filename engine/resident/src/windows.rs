@@ -33,12 +33,12 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Answers loads of `size` bytes at `paddr` with `value` from now on.
+    /// Answers loads of up to `size` bytes at `paddr` with `value` from now on.
     pub fn latch(&mut self, paddr: PhysAddr, size: u8, value: u64) {
         self.latched.insert(paddr, (value, size));
     }
 
-    /// Logs stores of `size` bytes at `paddr` from now on.
+    /// Logs stores of up to `size` bytes at `paddr` from now on.
     pub fn post(&mut self, paddr: PhysAddr, size: u8) {
         self.posted.insert(paddr, size);
     }
@@ -49,15 +49,15 @@ impl Windows {
         self.posted.remove(&paddr);
     }
 
-    /// What a load reads, if the register is latched with that size.
+    /// What a load reads, if the register is latched and no smaller.
     pub fn load(&self, paddr: PhysAddr, size: u8) -> Option<u64> {
         let (value, bytes) = self.latched.get(&paddr)?;
-        (*bytes == size).then_some(*value)
+        (size <= *bytes).then_some(*value & u64::MAX >> (64 - 8 * u32::from(size)))
     }
 
-    /// Logs a store and says so, if the register is posted with that size.
+    /// Logs a store and says so, if the register is posted and no smaller.
     pub fn store(&mut self, write: PostedWrite) -> bool {
-        let posted = self.posted.get(&write.paddr) == Some(&write.size);
+        let posted = self.posted.get(&write.paddr).is_some_and(|bytes| write.size <= *bytes);
         if posted {
             self.log.push(write);
         }
@@ -80,11 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_register_answers_only_the_size_it_was_latched_with() {
+    fn a_register_answers_loads_up_to_the_size_it_was_latched_with() {
         let mut windows = Windows::default();
-        windows.latch(PhysAddr(0x14), 1, 0x60);
+        windows.latch(PhysAddr(0x14), 4, 0x1160);
         assert_eq!(windows.load(PhysAddr(0x14), 1), Some(0x60));
-        assert_eq!(windows.load(PhysAddr(0x14), 4), None);
+        assert_eq!(windows.load(PhysAddr(0x14), 4), Some(0x1160));
+        assert_eq!(windows.load(PhysAddr(0x14), 8), None);
         windows.trap(PhysAddr(0x14));
         assert_eq!(windows.load(PhysAddr(0x14), 1), None);
     }
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn posted_stores_come_back_in_order_once() {
         let mut windows = Windows::default();
-        windows.post(PhysAddr(0), 1);
+        windows.post(PhysAddr(0), 2);
         let write = |value| PostedWrite { cycle: Cycles(value), paddr: PhysAddr(0), size: 1, value };
         assert!(windows.store(write(1)) && windows.store(write(2)));
         assert!(!windows.store(PostedWrite { size: 4, ..write(3) }));
