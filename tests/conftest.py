@@ -1,15 +1,40 @@
-"""What all tests share: nothing of the user's own cache or configuration is touched unless asked for."""
+"""What tests of several folders share."""
 
 from __future__ import annotations
 
-import importlib.util
+import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
-if importlib.util.find_spec("disco._engine") is None or not any(
-    Path(p, "disco").glob("_engine*.so") for p in sys.path
-):
-    sys.path.insert(0, str(Path(__file__).parent / "monitor"))
-    import fake_engine
+import pytest
 
-    sys.modules["disco._engine"] = fake_engine
+from disco.guests import images
+from disco.guests.images import Image
+
+Disco = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def debian() -> Image:
+    """The image that users get by default; made by the first test that wants it."""
+    return images.build("default")
+
+
+@pytest.fixture(scope="session")
+def disco() -> Disco:
+    """Runs the command line as a user would: `disco("run", "--vms", "2")`."""
+
+    def run(
+        *words: str, timeout: float = 300, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "disco.cli", *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run

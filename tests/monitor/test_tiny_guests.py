@@ -1,0 +1,256 @@
+"""Guests of a few instructions on the real machine: what each does is in its text.
+
+A guest starts in KSEG0 with a0 to a3 as UHI says; s0 is made to point to the UART in KSEG1, s1 to
+the power registers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_kernel
+
+from disco import (
+    GuestStopped,
+    Machine,
+    MemoryExhausted,
+    Monitor,
+    Outcome,
+    RoundRobin,
+    Status,
+    VirtualMachine,
+)
+from disco._engine import assemble
+from disco.guests.platform import PAGE_SIZE
+
+PROLOGUE = """
+        lui   s0, 0xbf00
+        lui   s1, 0xbf00
+        ori   s1, s1, 0x1000
+"""
+
+#: Behind each guest: prints the byte in a0 and returns; powers off with the status in a0.
+EPILOGUE = """
+print:  jr    ra
+        sb    a0, 0(s0)
+off:    sll   a0, a0, 8
+        ori   a0, a0, 5
+        sw    a0, 4(s1)
+hang:   b     hang
+        nop
+"""
+
+PRINT_OK = """
+        li    a0, 'o'
+        bal   print
+        nop
+        li    a0, 'k'
+        bal   print
+        nop
+        move  a0, zero
+        b     off
+        nop
+"""
+
+#: Works for a while, so that it ends later than a neighbour that fails at once.
+LATE_OK = (
+    """
+        li    t0, 400000
+wait:   bnez  t0, wait
+        addiu t0, t0, -1
+"""
+    + PRINT_OK
+)
+
+LOOP_WITH_INTERRUPTS_OFF = """
+        di
+loop:   b     loop
+        nop
+"""
+
+#: No RAM and no device is there, and neither is anything at the exception vector of a CPU after reset.
+JUMP_TO_NOWHERE = """
+        lui   t0, 0xb800
+        jr    t0
+        nop
+"""
+
+ENABLE_64_BIT_ADDRESSES = """
+        mfc0  t0, c0_status
+        ori   t0, t0, 0x80
+        mtc0  t0, c0_status
+        ehb
+"""
+
+READ_BEYOND_MEMORY = (
+    ENABLE_64_BIT_ADDRESSES
+    + """
+        dli   t0, 0x9000000400000000
+        ld    t1, 0(t0)
+"""
+)
+
+EXECUTE_A_DEVICE = """
+        jr    s0
+        nop
+"""
+
+TOUCH_ALL_MEMORY = (
+    ENABLE_64_BIT_ADDRESSES
+    + """
+        dli   t0, 0x9800000000000000
+        dli   t1, 0x9800000002000000
+touch:  sd    t0, 0(t0)
+        daddiu t0, t0, 0x1000
+        bne   t0, t1, touch
+        nop
+"""
+    + PRINT_OK
+)
+
+WAIT_FOR_EVER = """
+        mtc0  zero, c0_compare
+        mfc0  t0, c0_status
+        li    t1, 0xff01
+        nor   t1, t1, zero
+        and   t0, t0, t1
+        mtc0  t0, c0_status
+        ehb
+        wait
+"""
+
+RESET = """
+        li    t0, 0x42
+        sw    t0, 0(s1)
+"""
+
+
+def guest(folder: Path, name: str, source: str) -> Path:
+    """The guest as a kernel file."""
+    path = folder / f"{name}.elf"
+    path.write_bytes(tiny_kernel.elf(assemble(PROLOGUE + source + EPILOGUE, tiny_kernel.BASE)))
+    return path
+
+
+def booted(
+    monitor: Monitor, folder: Path, name: str, source: str, **options: object
+) -> VirtualMachine:
+    kernel = guest(folder, name, source)
+    vm = monitor.create_vm(name, kernel=kernel, **{"memory_mib": 4, **options})  # type: ignore[arg-type]
+    vm.boot()
+    return vm
+
+
+@pytest.fixture
+def monitor() -> Monitor:
+    return Monitor(Machine(nodes=2, cpus=2, memory_mib_per_node=8))
+
+
+def test_a_guest_prints_and_powers_off_with_a_status(monitor, tmp_path):
+    vm = booted(monitor, tmp_path, "vm", PRINT_OK)
+    assert monitor.run(seconds=1) is Outcome.ENDED
+    assert (vm.status, vm.console.text, vm.exit_status) == (Status.HALTED, "ok", 0)
+
+
+def test_waiting_with_all_interrupts_off_is_an_orderly_power_off(monitor, tmp_path):
+    vm = booted(monitor, tmp_path, "vm", WAIT_FOR_EVER)
+    assert monitor.run(seconds=1) is Outcome.ENDED
+    assert (vm.status, vm.exit_status, vm.error) == (Status.HALTED, 0, None)
+
+
+def test_a_reset_ends_the_vm_or_boots_it_again(monitor, tmp_path):
+    once = booted(monitor, tmp_path, "once", RESET)
+    again = booted(monitor, tmp_path, "again", RESET, restart_on_reset=True)
+    assert monitor.run(seconds=0.05) is Outcome.SIMULATED_TIME
+    assert (once.status, again.status) == (Status.RESET, Status.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [JUMP_TO_NOWHERE, READ_BEYOND_MEMORY, EXECUTE_A_DEVICE],
+    ids=["jumps to nowhere", "reads beyond its memory", "executes a device"],
+)
+def test_a_guest_that_does_the_impossible_ends_alone(monitor, tmp_path, source):
+    bad = booted(monitor, tmp_path, "bad", source)
+    good = booted(monitor, tmp_path, "good", LATE_OK)
+    assert monitor.run(seconds=2) is Outcome.ENDED
+    assert bad.status is Status.STOPPED
+    assert isinstance(bad.error, GuestStopped)
+    assert bad.error.vm == "bad"
+    assert (good.status, good.console.text) == (Status.HALTED, "ok")
+
+
+def test_a_guest_that_loops_with_interrupts_off_leaves_the_others_their_time(tmp_path):
+    monitor = Monitor(Machine(nodes=1, cpus=1, memory_mib_per_node=16))
+    hog = booted(monitor, tmp_path, "hog", LOOP_WITH_INTERRUPTS_OFF)
+    good = booted(monitor, tmp_path, "good", LATE_OK)
+    assert monitor.run(seconds=0.5) is Outcome.SIMULATED_TIME
+    assert hog.is_running
+    assert (good.status, good.console.text) == (Status.HALTED, "ok")
+
+
+def test_an_overcommitted_machine_stops_the_vm_that_finds_no_page(tmp_path):
+    monitor = Monitor(Machine(nodes=2, cpus=2, memory_mib_per_node=8), overcommit=True)
+    greedy = booted(monitor, tmp_path, "greedy", TOUCH_ALL_MEMORY, memory_mib=32)
+    good = booted(monitor, tmp_path, "good", LATE_OK)
+    assert monitor.run(seconds=2) is Outcome.ENDED
+    assert greedy.status is Status.STOPPED
+    assert isinstance(greedy.error, MemoryExhausted)
+    assert (good.status, good.console.text) == (Status.HALTED, "ok")
+
+
+def test_all_of_a_vms_memory_can_be_used(tmp_path):
+    monitor = Monitor(Machine(nodes=4, cpus=1, memory_mib_per_node=16), placement=RoundRobin())
+    vm = booted(monitor, tmp_path, "vm", TOUCH_ALL_MEMORY, memory_mib=32)
+    monitor.run(seconds=2)
+    assert vm.console.text == "ok"
+    assert vm.usage.pages == (32 << 20) // PAGE_SIZE
+    assert max(vm.usage.pages_by_node) - min(vm.usage.pages_by_node) <= 1
+
+
+def test_pmap_and_memmap_tell_the_same_story(monitor, tmp_path):
+    vms = [booted(monitor, tmp_path, name, LATE_OK) for name in ("one", "two")]
+    monitor.run(seconds=0.001)
+    memmap = monitor.memmap
+    for vm in vms:
+        present = np.flatnonzero(vm.pmap["state"] == 2)
+        machine_pages = vm.pmap["mpn"][present]
+        assert len(set(machine_pages)) == len(present) > 0
+        assert (memmap["mappers"][machine_pages, 0, 0] == vm.number).all()
+        assert (memmap["mappers"][machine_pages, 0, 1] == present).all()
+
+
+def test_an_ended_vm_returns_every_page(monitor, tmp_path):
+    before = monitor.pages_by_owner()
+    booted(monitor, tmp_path, "vm", PRINT_OK)
+    monitor.run(seconds=1)
+    assert monitor.pages_by_owner() == before
+
+
+def test_the_same_run_has_the_same_digest_whatever_limits_cut_it(tmp_path):
+    def run(*cuts: float) -> str:
+        monitor = Monitor(Machine(nodes=2, cpus=2, memory_mib_per_node=8))
+        for name in ("one", "two", "three"):
+            booted(monitor, tmp_path, name, LATE_OK)
+        for seconds in cuts:
+            monitor.run(seconds=seconds)
+        monitor.run(seconds=1)
+        return monitor.digest()
+
+    assert run() == run(0.001) == run(0.0005, 0.0015)
+
+
+def test_a_miss_is_followed_through_its_steps(monitor, tmp_path):
+    vm = booted(monitor, tmp_path, "vm", TOUCH_ALL_MEMORY)
+    miss = monitor.follow(vm, "page fault")
+    assert miss is not None
+    kinds = [step["kind"] for step in miss.steps]
+    assert kinds[0] == "miss"
+    assert {"kernel segment", "pmap", "page fault", "insert"} <= set(kinds)
+
+
+def test_following_a_vm_that_ends_first_gives_nothing(monitor, tmp_path):
+    vm = booted(monitor, tmp_path, "vm", PRINT_OK)
+    assert monitor.follow(vm, "forwarded") is None
