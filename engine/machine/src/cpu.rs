@@ -35,7 +35,7 @@ use float::RegisterModel;
 use interpreter::Entry;
 use translation::{Context, HostTranslations};
 
-use crate::cp0::{Mode, status};
+use crate::cp0::{Mode, Reset, status};
 use crate::{
     AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, Tlb, TlbEntry,
 };
@@ -277,6 +277,14 @@ impl Cpu {
         };
         cpu.context_changed();
         cpu
+    }
+
+    /// Resets the CPU: execution starts over at the reset vector. The other registers and the TLB stay,
+    /// as the manual has it; software makes them what it needs.
+    pub fn reset(&mut self, reset: Reset) {
+        self.regs.pc = self.cp0.reset(reset, self.regs.pc, self.now);
+        self.regs.ll_bit = false;
+        self.context_changed();
     }
 
     /// Runs until the first instruction boundary at or after `until`, or a reason to stop before.

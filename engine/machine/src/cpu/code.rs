@@ -12,6 +12,7 @@
 //! and INS whose field does not fit.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use mips::{Insn, Op};
 
@@ -84,6 +85,12 @@ impl CodePage {
     #[inline(always)]
     pub(super) fn insn(&self, index: usize) -> Insn {
         self.insns[index % PAGE_INSNS]
+    }
+
+    /// The instructions from `first` up to, not including, `last`.
+    #[inline(always)]
+    pub(super) fn run(&self, first: usize, last: usize) -> &[Insn] {
+        &self.insns[first..last]
     }
 
     /// Decodes the instruction at `index` alone.
@@ -191,7 +198,8 @@ fn destination(op: Op) -> Option<Destination> {
 #[derive(Debug, Default)]
 pub(super) struct CodeCache {
     pages: Vec<Box<CodePage>>,
-    slots: HashMap<CodeKey, usize>,
+    /// Hashed without a random seed: an empty cache is then free to make.
+    slots: HashMap<CodeKey, usize, BuildHasherDefault<DefaultHasher>>,
     hand: usize,
 }
 

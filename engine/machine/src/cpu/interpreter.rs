@@ -54,6 +54,7 @@ enum End {
 impl Cpu {
     /// Executes instructions of `page` from `entry` on, up to the first that is elsewhere or begins at
     /// or after `until`. Leaves `regs.pc`, `now` and `instructions` settled.
+    #[inline(never)]
     pub(super) fn run_page(&mut self, page: &mut CodePage, entry: Entry, until: Cycles) -> Leave {
         let base = entry.pc & !(PAGE_BYTES - 1);
         let mut slot_of = entry.slot_of;
@@ -105,9 +106,7 @@ impl Cpu {
             }
             last = index + usize::from(length);
 
-            loop {
-                let insn = page.insn(index);
-
+            for &insn in page.run(start, last) {
                 // Where the instruction has more than one end.
                 macro_rules! fault {
                     ($exception:expr) => {{
@@ -145,8 +144,8 @@ impl Cpu {
                             is_open = false;
                         } else {
                             // The slot is skipped: not executed, not counted.
-                            index += 1;
                             left += 1;
+                            break;
                         }
                     };
                 }
@@ -548,9 +547,6 @@ impl Cpu {
                 }
 
                 index += 1;
-                if index == last {
-                    break;
-                }
             }
 
             left -= i64::from(length);

@@ -205,3 +205,21 @@ fn a_second_entry_for_one_address_is_a_machine_check() {
     assert_eq!((trap.exception, trap.insn.op), (Exception::MachineCheck, mips::Op::Tlbwi));
     assert!(cpu.tlb().get(1).hidden, "nothing was written");
 }
+
+#[test]
+fn a_reset_starts_over_at_the_reset_vector() {
+    let mut cpu = cpu_with("ll v0, 0(s0)\n nop\n break");
+    run_to_break(&mut cpu);
+    cpu.reset(machine::cp0::Reset::Cold);
+    assert_eq!((cpu.regs.pc, cpu.regs.ll_bit), (0xffff_ffff_bfc0_0000, false));
+    assert_ne!(cpu.cp0.status & status::ERL, 0);
+    // Nothing is in the boot ROM's place.
+    let exception = run_to_trap(&mut cpu).exception;
+    assert_eq!(exception, Exception::BusError { access: machine::AccessKind::Fetch });
+}
+
+#[test]
+fn a_cpu_can_be_moved_to_another_host_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Cpu>();
+}
