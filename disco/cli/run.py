@@ -79,7 +79,7 @@ def node_memory_mib(nodes: int, vms: int, memory_mib: int) -> int:
     Disco's tables take a 64th of a VM's memory at most, and up to 3 MiB besides.
     """
     each = memory_mib + memory_mib // 64 + 3
-    return each * -(-vms // nodes) + 2
+    return each * -(-vms // max(nodes, 1)) + 2
 
 
 def exit_status(vms: list[VirtualMachine], outcome: Outcome | None) -> int:

@@ -1,8 +1,4 @@
-"""Guests of a few instructions on the real machine: what each does is in its text.
-
-A guest starts in KSEG0 with a0 to a3 as UHI says; s0 is made to point to the UART in KSEG1, s1 to
-the power registers.
-"""
+"""Guests of a few instructions on the real machine."""
 
 from __future__ import annotations
 
@@ -10,7 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_kernel
+from tiny_guests import (
+    EXECUTE_A_DEVICE,
+    JUMP_TO_NOWHERE,
+    LATE_OK,
+    LOOP_WITH_INTERRUPTS_OFF,
+    PRINT_OK,
+    READ_BEYOND_MEMORY,
+    RESET,
+    TOUCH_ALL_MEMORY,
+    WAIT_FOR_EVER,
+    guest,
+)
 
 from disco import (
     GuestStopped,
@@ -22,116 +29,7 @@ from disco import (
     Status,
     VirtualMachine,
 )
-from disco._engine import assemble
 from disco.guests.platform import PAGE_SIZE
-
-PROLOGUE = """
-        lui   s0, 0xbf00
-        lui   s1, 0xbf00
-        ori   s1, s1, 0x1000
-"""
-
-#: Behind each guest: prints the byte in a0 and returns; powers off with the status in a0.
-EPILOGUE = """
-print:  jr    ra
-        sb    a0, 0(s0)
-off:    sll   a0, a0, 8
-        ori   a0, a0, 5
-        sw    a0, 4(s1)
-hang:   b     hang
-        nop
-"""
-
-PRINT_OK = """
-        li    a0, 'o'
-        bal   print
-        nop
-        li    a0, 'k'
-        bal   print
-        nop
-        move  a0, zero
-        b     off
-        nop
-"""
-
-#: Works for a while, so that it ends later than a neighbour that fails at once.
-LATE_OK = (
-    """
-        li    t0, 400000
-wait:   bnez  t0, wait
-        addiu t0, t0, -1
-"""
-    + PRINT_OK
-)
-
-LOOP_WITH_INTERRUPTS_OFF = """
-        di
-loop:   b     loop
-        nop
-"""
-
-#: No RAM and no device is there, and neither is anything at the exception vector of a CPU after reset.
-JUMP_TO_NOWHERE = """
-        lui   t0, 0xb800
-        jr    t0
-        nop
-"""
-
-ENABLE_64_BIT_ADDRESSES = """
-        mfc0  t0, c0_status
-        ori   t0, t0, 0x80
-        mtc0  t0, c0_status
-        ehb
-"""
-
-READ_BEYOND_MEMORY = (
-    ENABLE_64_BIT_ADDRESSES
-    + """
-        dli   t0, 0x9000000400000000
-        ld    t1, 0(t0)
-"""
-)
-
-EXECUTE_A_DEVICE = """
-        jr    s0
-        nop
-"""
-
-TOUCH_ALL_MEMORY = (
-    ENABLE_64_BIT_ADDRESSES
-    + """
-        dli   t0, 0x9800000000000000
-        dli   t1, 0x9800000002000000
-touch:  sd    t0, 0(t0)
-        daddiu t0, t0, 0x1000
-        bne   t0, t1, touch
-        nop
-"""
-    + PRINT_OK
-)
-
-WAIT_FOR_EVER = """
-        mtc0  zero, c0_compare
-        mfc0  t0, c0_status
-        li    t1, 0xff01
-        nor   t1, t1, zero
-        and   t0, t0, t1
-        mtc0  t0, c0_status
-        ehb
-        wait
-"""
-
-RESET = """
-        li    t0, 0x42
-        sw    t0, 0(s1)
-"""
-
-
-def guest(folder: Path, name: str, source: str) -> Path:
-    """The guest as a kernel file."""
-    path = folder / f"{name}.elf"
-    path.write_bytes(tiny_kernel.elf(assemble(PROLOGUE + source + EPILOGUE, tiny_kernel.BASE)))
-    return path
 
 
 def booted(

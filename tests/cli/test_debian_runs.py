@@ -1,0 +1,92 @@
+"""Whole boots of Debian through the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("debian")]
+
+
+def test_a_command_in_debian_ends_the_run_with_its_status(disco):
+    done = disco("run", "--", "sh", "-c", "uname -m; exit 3")
+    assert done.returncode == 3
+    assert "vm1 | mips64" in done.stdout.splitlines()
+
+
+def test_two_runs_of_two_vms_with_one_seed_have_one_digest(disco):
+    words = ("run", "--vms", "2", "--seed", "11", "--json", "--", "sh", "-c", "md5sum /init; date")
+    first, second = (json.loads(disco(*words).stdout) for _ in range(2))
+    assert first["digest"] == second["digest"]
+    assert [vm["exit_status"] for vm in first["vms"]] == [0, 0]
+    assert all(vm["tlb"]["forwarded"] > 100 for vm in first["vms"])
+
+
+def test_the_demo_boots_four_vms_whose_results_are_the_hosts(disco):
+    done = disco("demo")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("all 11 results are the host's") == 4
+    for word in ("web", "db", "mail", "make", "node 3", "Three things to try next"):
+        assert word in done.stdout
+
+
+def test_a_kernel_that_panics_ends_its_vm_with_125(disco, debian, tmp_path):
+    """No root: the kernel panics and, by panic=-1, asks for a restart."""
+    done = disco(
+        "run", "--kernel", str(debian.kernel), "--append", "console=ttyS0 panic=-1 nokaslr"
+    )
+    assert done.returncode == 125
+    assert "Kernel panic" in done.stdout
+    assert "asked for a restart" in done.stderr
+
+
+def test_a_disk_is_read_and_written_by_the_guest(disco, tmp_path):
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(b"from the host".ljust(4096, b"\0"))
+    script = (
+        "head -c 13 /dev/vda; echo; echo -n from the guest | dd of=/dev/vda bs=512 seek=1 conv=sync"
+    )
+    done = disco("run", "--disk", str(disk), "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stdout
+    assert "vm1 | from the host" in done.stdout.splitlines()
+    assert disk.read_bytes()[512:526] == b"from the guest"
+    assert disk.stat().st_size == 4096
+
+
+def test_a_forwarded_miss_is_told_from_the_address_to_the_machine_page(disco):
+    done = disco("follow", "--json")
+    story = json.loads(done.stdout)
+    kinds = [step["kind"] for step in story["steps"]]
+    assert kinds[:4] == ["miss", "l2tlb", "virtual tlb", "forward"]
+    assert kinds.index("tlb write") < len(kinds) - 1 - kinds[::-1].index("insert")
+    assert "pmap" in kinds
+    assert any(step.get("text", "").startswith("tlbwr") for step in story["steps"])
+    assert story["cycles"] == sum(step["cycles"] for step in story["steps"]) > 100
+
+
+@pytest.mark.parametrize("kind", ["l2tlb", "kernel", "page-fault"])
+def test_each_kind_of_miss_can_be_followed(disco, kind):
+    done = disco("follow", "--kind", kind, "--after", "13")
+    assert done.returncode == 0
+    assert "hardware TLB" in done.stdout
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_ctrl_c_during_a_boot_ends_with_130(seed):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "disco.cli", "run", "--vms", "2", "--", "sleep", "100"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1 + 10 * random.Random(seed).random())
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "interrupted after" in errors
