@@ -238,3 +238,32 @@ fn a_trap_keeps_the_link_and_eret_breaks_it() {
     run_to_break(&mut cpu);
     assert_eq!(cpu.regs.gpr[V0], 0);
 }
+
+#[test]
+fn a_large_page_that_goes_takes_all_its_host_translations_along() {
+    // 64 KiB and 16 MiB pages: removed one by one, and all at once.
+    for page_mask in [0x1_e000, 0x1ff_e000] {
+        let page_bytes = (u64::from(page_mask) + 0x2000) / 2;
+        let vaddr = 0x4000_0000;
+        let mut cpu = cpu_with("lw v0, 0(a0)\n sw v0, 4(a0)\n lw v0, 0(a1)\n sw v0, 4(a1)\n break");
+        let mut entry = TlbEntry::hidden(0);
+        (entry.vpn2, entry.hidden, entry.global, entry.page_mask) = (vaddr, false, true, page_mask);
+        entry.lo = [entry_lo::frame(0) | entry_lo::V | entry_lo::D | entry_lo::G; 2];
+        (cpu.regs.gpr[A0], cpu.regs.gpr[A1]) = (vaddr + 0xf000, vaddr + page_bytes + 0x7000);
+        for flush in [false, true] {
+            cpu.tlb_write(0, entry).unwrap();
+            cpu.regs.pc = PROGRAM;
+            run_to_break(&mut cpu);
+            if flush {
+                cpu.tlb_flush();
+            } else {
+                cpu.tlb_invalidate(0);
+            }
+            for instruction in 0..4 {
+                cpu.regs.pc = PROGRAM + 4 * instruction;
+                let exception = run_to_trap(&mut cpu).exception;
+                assert!(matches!(exception, Exception::TlbRefill { .. }), "{instruction}: {exception:?}");
+            }
+        }
+    }
+}
