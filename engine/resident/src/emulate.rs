@@ -159,6 +159,7 @@ impl Running<'_> {
         self.vcpu.counters.emulated_tlb_other += 1;
         let index = self.vcpu.cp0.index as usize & 0x3f;
         if index < self.vcpu.tlb.len() {
+            self.drop_slot_ghosts(index);
             let entry = *self.vcpu.tlb.get(index);
             entry.to_cp0(&mut self.vcpu.cp0);
             // TLBR loads EntryHi.ASID, which is the current address space.

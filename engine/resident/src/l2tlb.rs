@@ -13,7 +13,8 @@
 //!    slots. Each ghost remembers its slot (`origin`); TLBWI at a slot drops every ghost of that slot, so a
 //!    sweep drops all. TLBINV and TLBINVF drop all ghosts.
 //! 3. *Found gone* is a TLBP that misses: it drops the ghosts of the probed page. (It cannot pretend that the
-//!    entry is there, as it has no index.)
+//!    entry is there, as it has no index.) Or it is a scan by TLBR, as BSD kernels flush an address space: TLBR
+//!    drops every ghost of the slot that it reads, so after a scan the guest has seen all that is left.
 //! 4. *A fault from a ghost*: if a ghost cannot serve an access (invalid half, no write permission,
 //!    inhibited), it is dropped and the guest takes a refill, as it would without the ghost. Its handler
 //!    writes the entry, the access is retried, and the fault comes from an entry that TLBP finds.
@@ -27,6 +28,7 @@
 //!
 //! Checked by `tests/ghosts.rs`: random TLB operations against a guest with a plain TLB.
 
+use machine::cp0::entry_hi;
 use machine::tlb::entry_lo;
 use machine::{Asid, Mpn};
 
@@ -54,10 +56,16 @@ impl Origin {
 pub const SLOTS: usize = 64;
 const WAYS: usize = 4;
 
+/// The bits of an address that name its pair. A guest writes 32-bit kernel addresses sign-extended, EntryHi
+/// drops bits 61:40 of them: both are one pair.
+fn pair_of(vaddr: u64) -> u64 {
+    vaddr & (entry_hi::R | entry_hi::VPN2)
+}
+
 /// A pair of 4 KiB pages, ready for the hardware TLB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct L2Entry {
-    /// Address of the pair as the TLB sees it, a multiple of 8 KiB.
+    /// Address bits of the pair as in EntryHi: 63:62 and 39:13.
     pub vpn2: u64,
     /// Address space, if not global.
     pub asid: Asid,
@@ -71,10 +79,9 @@ pub struct L2Entry {
 }
 
 impl L2Entry {
-    /// An entry for the pair at `vpn2`.
+    /// An entry for the pair at `vpn2`, sign-extended or as in EntryHi.
     pub fn new(vpn2: u64, asid: Asid, global: bool, origin: Origin, lo: [u64; 2]) -> L2Entry {
-        debug_assert_eq!(vpn2 & 0x1fff, 0, "a pair of pages is aligned");
-        L2Entry { vpn2, asid, global, origin, lo, epoch: 0 }
+        L2Entry { vpn2: pair_of(vpn2), asid, global, origin, lo, epoch: 0 }
     }
 
     const EMPTY: L2Entry =
@@ -143,7 +150,7 @@ impl L2Tlb {
         if self.entries.is_empty() {
             return None;
         }
-        let vpn2 = vaddr & !0x1fff;
+        let vpn2 = pair_of(vaddr);
         let set = self.set(vpn2);
         self.entries[set..set + WAYS]
             .iter()
@@ -179,7 +186,7 @@ impl L2Tlb {
         if self.entries.is_empty() {
             return 0;
         }
-        let vpn2 = vaddr & !0x1fff;
+        let vpn2 = pair_of(vaddr);
         let set = self.set(vpn2);
         let mut dropped = 0;
         for way in set..set + WAYS {
@@ -215,7 +222,7 @@ impl L2Tlb {
         if self.entries.is_empty() {
             return;
         }
-        let vpn2 = vaddr & !0x1fff;
+        let vpn2 = pair_of(vaddr);
         let set = self.set(vpn2);
         for entry in &mut self.entries[set..set + WAYS] {
             if entry.vpn2 == vpn2 {

@@ -11,7 +11,7 @@
 //!
 //! Source: Disco (SOSP'97) section 4.2.2; the design, section 4.
 
-use machine::cp0::page_grain;
+use machine::cp0::{Mode, page_grain};
 use machine::segments::{self, Segment};
 use machine::tlb::entry_lo;
 use machine::{AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry, Trap};
@@ -257,8 +257,7 @@ impl Running<'_> {
     pub(crate) fn virtual_tlb_written(&mut self, index: usize, old: &TlbEntry, is_random: bool) {
         let entry = *self.vcpu.tlb.get(index);
         if !is_random || old.page_mask != 0 {
-            self.vcpu.l2tlb.drop_slot(index);
-            self.hardware_drop(|origin| origin == Origin::slot(index));
+            self.drop_slot_ghosts(index);
         }
         if entry.hidden {
             return;
@@ -268,9 +267,22 @@ impl Running<'_> {
             self.hardware_drop_guest();
             return;
         }
+        let segment = segments::classify(sign_extended(entry.vpn2), Mode::Kernel, &self.vcpu.cp0);
+        if matches!(segment, Ok(Segment::Unmapped { .. })) {
+            // Nobody asks the TLB there: what software writes to make an entry harmless.
+            return;
+        }
         self.drop_overlapping(&entry);
-        let pair = self.mapped_pair(&entry, entry.vpn2, index);
-        self.map_pair(&pair);
+        if segment == Ok(Segment::Mapped) {
+            let pair = self.mapped_pair(&entry, sign_extended(entry.vpn2), index);
+            self.map_pair(&pair);
+        }
+    }
+
+    /// Drops what is cached of slot `index` of the guest's TLB, now and before.
+    pub(crate) fn drop_slot_ghosts(&mut self, index: usize) {
+        self.vcpu.l2tlb.drop_slot(index);
+        self.hardware_drop(|origin| origin == Origin::slot(index));
     }
 
     /// Drops ghosts that would answer for the address of a new entry.
@@ -435,6 +447,12 @@ fn address_of(exception: Exception) -> (u64, AccessKind) {
 
 fn is_present(state: PageState) -> bool {
     matches!(state, PageState::Private | PageState::Shared)
+}
+
+/// The address that a VPN2 stands for: the 32-bit kernel segments repeat their sign above bit 39.
+fn sign_extended(vpn2: u64) -> u64 {
+    const COMPATIBILITY: u64 = 3 << 62 | 0x1ff << 31;
+    if vpn2 & COMPATIBILITY == COMPATIBILITY { vpn2 | 0x3fff_ff00_0000_0000 } else { vpn2 }
 }
 
 fn half_of(vaddr: u64) -> usize {
