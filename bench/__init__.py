@@ -1,0 +1,15 @@
+"""How fast guests run, beside QEMU on the same work.
+
+    command.py    the command line: chooses, alternates, shows, writes build/bench.json
+    session.py    what is measured: sessions (a guest from start to end) and their rows
+    kernels.py    sessions of our own small kernels (guests/*.S)
+    debian.py     sessions of Debian: boots, and work in its userland
+    sides.py      who runs a session: Disco and QEMU, each a process that prints
+    guest.py      the process that is Disco's side
+    qemu.py       what QEMU needs that Disco does not: the program, a kernel for its board
+    elf.py        the shell of an ELF executable around assembled code
+    figures.py    medians, ratios, goals and the record
+    table.py      tables for people
+
+A new row is a `Row` in a session of kernels.py or debian.py; nothing else has to know of it.
+"""

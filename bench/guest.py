@@ -1,0 +1,91 @@
+"""The process that is Disco's side: runs VMs and prints what happens, a JSON object a line.
+
+    {"guest": 0, "text": "bench: begin sort", "counters": {...}}    a line of a console
+    {"facts": {...}, "counters": [...]}                             at the end
+
+Its argument is the JSON form of what to run: kernel, initrd, append, guests, memory_mib.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from disco import Machine, Monitor, Status, VirtualMachine
+from disco.guests.platform import PAGE_SIZE
+
+#: Disco's own share of a node, for a VM's tables.
+_ROOM_MIB = 16
+#: Lines that are worth reading the counters for.
+_MARK = "bench: "
+_USERLAND = "disco: userland reached"
+
+
+class Lines:
+    """Prints a VM's console as it comes, whole lines only."""
+
+    def __init__(self, vm: VirtualMachine, guest: int) -> None:
+        self._vm = vm
+        self._guest = guest
+        self._rest = b""
+        vm.console.listeners.append(self.take)
+
+    def take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r")
+            is_mark = text.startswith(_MARK) or text == _USERLAND
+            _say(
+                guest=self._guest,
+                text=text,
+                counters=self._vm.usage.counters if is_mark else {},
+            )
+
+
+def run(*, kernel: str, initrd: str | None, append: str, guests: int, memory_mib: int) -> int:
+    """Runs the VMs until all have ended; 1 if one did not end by itself."""
+    machine = Machine(nodes=guests, cpus=guests, memory_mib_per_node=memory_mib + _ROOM_MIB)
+    with Monitor(machine) as monitor:
+        for guest in range(guests):
+            vm = monitor.create_vm(
+                f"vm{guest + 1}",
+                kernel=Path(kernel),
+                initrd=Path(initrd) if initrd else None,
+                append=append,
+                memory_mib=memory_mib,
+            )
+            Lines(vm, guest)
+        for vm in monitor.vms:
+            vm.boot()
+        monitor.run()
+        facts = {
+            "python_share": monitor.clock.python_share,
+            "guest_bytes": sum(vm.usage.pages for vm in monitor.vms) * PAGE_SIZE,
+            "peak_bytes": _peak_bytes(),
+        }
+        _say(facts=facts, counters=[vm.usage.counters for vm in monitor.vms])
+        for vm in monitor.vms:
+            if vm.error is not None:
+                sys.stderr.write(f"{vm.error}\n")
+        return int(any(vm.status not in (Status.RESET, Status.HALTED) for vm in monitor.vms))
+
+
+def _peak_bytes() -> int:
+    """The largest resident memory of this process so far.
+
+    Not from getrusage(2): there a process starts with the peak of the one that it was forked from.
+    Source: proc_pid_status(5).
+    """
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+def _say(**what: Any) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run(**json.loads(sys.argv[1])))

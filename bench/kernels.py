@@ -1,0 +1,198 @@
+"""Sessions of our own small kernels: one loop each, without an operating system.
+
+They run on both boards: only the addresses of the console and of the reset register differ. What a loop
+works out is compared with what the host works out in another way.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench import elf
+from bench.session import DISCO, QEMU, Boot, Row, Session
+from disco._engine import assemble
+from disco.guests import platform
+
+GUESTS = Path(__file__).absolute().parent.parent / "guests"
+MEMORY_MIB = 128
+
+_BASE = 0xFFFF_FFFF_8010_0000
+#: In start.S.
+_ENTRY_OFFSET = 0x400
+_KSEG1 = -0x6000_0000
+
+#: A random cycle through 2^20 lines: see chase.S.
+_MULTIPLIER = 660_741
+_INCREMENT = 362_437
+_LINE_COUNT = 1 << 20
+_LINE_SIZE = 64
+_AREA = 0x0400_0000
+
+
+@dataclass(frozen=True)
+class Board:
+    """Where a board has what start.S uses, as physical addresses."""
+
+    uart: int
+    uart_stride: int
+    reset: int
+    reset_value: int
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """As start.S wants them: addresses in KSEG1."""
+        return {
+            "UART_DATA": _KSEG1 + self.uart,
+            "UART_STATUS": _KSEG1 + self.uart + 5 * self.uart_stride,
+            "RESET": _KSEG1 + self.reset,
+            "RESET_VALUE": self.reset_value,
+        }
+
+
+BOARDS = {
+    DISCO: Board(
+        uart=platform.UART_BASE,
+        uart_stride=1 << platform.UART_REGISTER_SHIFT,
+        reset=platform.RESET_BASE,
+        reset_value=platform.RESET_VALUE,
+    ),
+    # Malta: the UART on the CBUS, and SOFTRES in its FPGA. Source: MIPS Malta user's manual.
+    QEMU: Board(uart=0x1F00_0900, uart_stride=8, reset=0x1F00_0500, reset_value=0x42),
+}
+#: The CBUS UART is Malta's third.
+_MALTA_CONSOLE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One of guests/*.S.
+
+    Attributes:
+        name: of the file and of the row.
+        steps: how often the loop runs.
+        result: register that it ends with, as the host works it out.
+    """
+
+    name: str
+    title: str
+    steps: int
+    result: int
+    rate_min: float | None = None
+
+
+def kernels(*, scale: int) -> Iterator[Kernel]:
+    """All of them; `scale` multiplies the steps."""
+    steps = 20_000_000 * scale
+    yield Kernel(
+        name="loop",
+        title="integer loop",
+        steps=steps,
+        result=xorshift(steps),
+        rate_min=100e6,
+    )
+    steps = 5_000_000 * scale
+    yield Kernel(name="float", title="floating-point loop", steps=steps, result=series(steps))
+    steps = 1_000_000 * scale
+    yield Kernel(name="chase", title="pointer chase, 64 MiB", steps=steps, result=chase(steps))
+    steps = 1_000_000 * scale
+    yield Kernel(name="syscall", title="system-call loop", steps=steps, result=steps)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all rows."""
+    return tuple(kernel.name for kernel in kernels(scale=1))
+
+
+def sessions(folder: Path, *, scale: int, wanted: Container[str]) -> Iterator[Session]:
+    """A session for each wanted kernel; executables are written to `folder`."""
+    for kernel in kernels(scale=scale):
+        if kernel.name not in wanted:
+            continue
+        boots = {}
+        for side in BOARDS:
+            path = folder / f"{kernel.name}-{side}"
+            path.write_bytes(build(kernel, BOARDS[side]))
+            boots[side] = Boot(kernel=path)
+        row = Row(
+            name=kernel.name,
+            title=kernel.title,
+            begin=f"bench: begin {kernel.name}",
+            end=f"bench: end {kernel.name}",
+            checks=(f"bench: end {kernel.name} {kernel.result:016x}",),
+            rate_min=kernel.rate_min,
+        )
+        yield Session(
+            name=kernel.name,
+            rows=(row,),
+            boots=boots,
+            console=_MALTA_CONSOLE,
+            memory_mib=MEMORY_MIB,
+        )
+
+
+def build(kernel: Kernel, board: Board) -> bytes:
+    """The kernel as an ELF executable for a board."""
+    symbols = {
+        **board.symbols,
+        "STEPS": kernel.steps,
+        "MULTIPLIER": _MULTIPLIER,
+        "INCREMENT": _INCREMENT,
+    }
+    parts = [
+        *(f"        .equ {name}, {value}" for name, value in symbols.items()),
+        (GUESTS / "start.S").read_text(),
+        (GUESTS / f"{kernel.name}.S").read_text(),
+        f'name:   .asciiz "{kernel.name}"',
+    ]
+    code = assemble("\n".join(parts) + "\n", _BASE)
+    return elf.executable(code, base=_BASE - elf.CODE_OFFSET, entry=_BASE + _ENTRY_OFFSET)
+
+
+def xorshift(steps: int) -> int:
+    """Marsaglia's xorshift from 1 after so many steps.
+
+    A step is linear over the field of two elements, so it is a matrix, and the matrix is raised to the
+    power by squaring: another way than the guest's.
+    """
+    columns = [_xorshift_step(1 << bit) for bit in range(64)]
+    state = 1
+    while steps:
+        if steps & 1:
+            state = _times(columns, state)
+        columns = [_times(columns, column) for column in columns]
+        steps >>= 1
+    return state
+
+
+def _xorshift_step(state: int) -> int:
+    state ^= state << 13 & (1 << 64) - 1
+    state ^= state >> 7
+    return state ^ (state << 17 & (1 << 64) - 1)
+
+
+def _times(columns: list[int], vector: int) -> int:
+    result = 0
+    for bit, column in enumerate(columns):
+        if vector >> bit & 1:
+            result ^= column
+    return result
+
+
+def series(steps: int) -> int:
+    """The sum of 1 / (k * k + k) in the guest's order, as the bits of a double."""
+    k = np.arange(1, steps + 1, dtype=np.float64)
+    total = np.add.accumulate(1.0 / (k * k + k))[-1]
+    return int(struct.unpack("<Q", struct.pack("<d", total))[0])
+
+
+def chase(steps: int) -> int:
+    """The address that the pointer chase ends at."""
+    line = 0
+    for _ in range(steps % _LINE_COUNT):
+        line = (_MULTIPLIER * line + _INCREMENT) % _LINE_COUNT
+    return _AREA + _LINE_SIZE * line

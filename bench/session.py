@@ -1,0 +1,167 @@
+"""What is measured.
+
+A *session* is one start of a guest, or of several at once, until all have ended. Guests print marks:
+lines such as "bench: begin sort". A *row* is the time between two marks of a session; the begin and
+the end of the session count as marks too. So one boot can serve many rows, and each side is a
+process that prints lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from disco.guests.command import USERLAND_REACHED
+
+#: Marks that no guest prints.
+START = "start"
+END = "end"
+#: First line of the userland's /init, on both sides.
+USERLAND = USERLAND_REACHED.decode()
+#: What all other marks begin with.
+PREFIX = "bench: "
+
+DISCO = "disco"
+QEMU = "qemu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: for `--rows` and the record.
+        title: for people.
+        begin, end: marks, without what follows them on their line.
+        checks: marks that the guest has to print, whole: the results of the work, worked out by the host.
+        ratio_max: goal: at most this many times QEMU's seconds.
+        rate_min: goal: at least this many guest instructions a second.
+    """
+
+    name: str
+    title: str
+    begin: str
+    end: str
+    checks: tuple[str, ...] = ()
+    ratio_max: float | None = None
+    rate_min: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """What a side boots.
+
+    Attributes:
+        kernel: ELF file.
+        initrd: initramfs, or None.
+        append: kernel command line.
+    """
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One start of `guests` equal guests at once.
+
+    Attributes:
+        name: for messages.
+        rows: what is taken from it.
+        boots: what each side boots, by side; a side that is missing cannot run it.
+        console: which of the board's serial lines QEMU is to listen to.
+        guests: how many at once.
+        memory_mib: of each guest.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    boots: Mapping[str, Boot]
+    console: int = 0
+    guests: int = 1
+    memory_mib: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A line that counts.
+
+    Attributes:
+        guest: index of the guest that printed it.
+        text: the line.
+        seconds: since the session's start.
+        cpu_seconds: host processor time that the side's processes had used by then.
+        counters: Disco's counters of the guest at that time; empty for QEMU.
+    """
+
+    guest: int
+    text: str
+    seconds: float
+    cpu_seconds: float
+    counters: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A session that one side has run to its end.
+
+    Attributes:
+        side: who ran it.
+        marks: in the order of their arrival, START and END of the whole session included.
+        facts: what only Disco tells: `python_share` of wall time, 0 to 1; `guest_bytes` touched;
+            `peak_bytes`, the largest resident memory of its process.
+    """
+
+    side: str
+    marks: tuple[Mark, ...]
+    facts: Mapping[str, float]
+
+
+class BenchError(Exception):
+    """A session did not come to its end, or a guest's result is not the host's."""
+
+
+def seconds_of(run: Run, row: Row) -> float:
+    """From the first guest's begin to the last guest's end."""
+    begins, ends = _marks(run, row.begin), _marks(run, row.end)
+    return max(mark.seconds for mark in ends) - min(mark.seconds for mark in begins)
+
+
+def cpu_seconds_of(run: Run, row: Row) -> float:
+    """Host processor time of the side's processes between the same two marks."""
+    begins, ends = _marks(run, row.begin), _marks(run, row.end)
+    return max(mark.cpu_seconds for mark in ends) - min(mark.cpu_seconds for mark in begins)
+
+
+def instructions_of(run: Run, row: Row) -> int | None:
+    """Guest instructions between the marks, all guests together; None where nobody counts them."""
+    begins = {mark.guest: mark for mark in _marks(run, row.begin)}
+    ends = _marks(run, row.end)
+    if not all("instructions" in mark.counters for mark in ends):
+        return None
+    before = sum(mark.counters.get("instructions", 0) for mark in begins.values())
+    return sum(mark.counters["instructions"] for mark in ends) - before
+
+
+def check(run: Run, row: Row, *, guests: int) -> None:
+    """Makes sure that every guest has printed the row's results.
+
+    Raises:
+        BenchError: one has not.
+    """
+    shown = [mark.text for mark in run.marks]
+    for wanted in row.checks:
+        if shown.count(wanted) != guests:
+            begin = " ".join(wanted.split()[:3])
+            found = [text for text in shown if text.startswith(begin)] or ["nothing"]
+            raise BenchError(f"{row.name} on {run.side}: '{wanted}' expected; {found[0]} came")
+
+
+def _marks(run: Run, text: str) -> list[Mark]:
+    """Marks that say `text`, perhaps with a result behind it."""
+    found = [mark for mark in run.marks if mark.text == text or mark.text.startswith(text + " ")]
+    if not found:
+        raise BenchError(f"{run.side}: no guest has printed '{text}'")
+    return found
