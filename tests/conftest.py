@@ -25,14 +25,14 @@ def disco() -> Disco:
     """Runs the command line as a user would: `disco("run", "--vms", "2")`."""
 
     def run(
-        *words: str, timeout: float = 300, **options: object
+        *words: str, typed: str = "", timeout: float = 300, **options: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "disco.cli", *words],
             capture_output=True,
             text=True,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=typed,
             check=False,
             **options,  # type: ignore[call-overload]
         )

@@ -18,6 +18,9 @@ from disco.hardware import Machine
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
 from disco.storage.disk import Disk, RawDisk
 
+#: End of what an image's shell prints when it is ready for input (PS1 of its /init).
+_PROMPT = ":~# "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -45,9 +48,9 @@ class Options:
 
     @property
     def is_attached(self) -> bool:
-        """Whether this terminal is the console of the only VM."""
+        """Whether standard input and output are the console of the only VM, as for a shell."""
         is_shell = self.vms == 1 and not self.command and not self.kernel and not self.as_json
-        return self.attach or (is_shell and sys.stdin.isatty())
+        return self.attach or is_shell
 
 
 def run(options: Options) -> int:
@@ -119,8 +122,10 @@ def _run(monitor: Monitor, vms: list[VirtualMachine], options: Options) -> Outco
     until: Callable[[], bool] | None = None
     with ExitStack() as stack:
         if options.is_attached:
-            console = AttachedConsole(monitor, vms[0])
-            say("attached to the console; Ctrl-] leaves it")
+            ready = _PROMPT if options.kernel is None else ""
+            console = AttachedConsole(monitor, vms[0], ready=ready)
+            if sys.stdin.isatty():
+                say("attached to the console; Ctrl-] leaves it")
             stack.enter_context(console.raw())
             until = console.poll
         elif options.as_json:
@@ -144,6 +149,8 @@ def _conclude(monitor: Monitor, options: Options, outcome: Outcome | None) -> No
     """The report, and a line on each VM that did not end in order."""
     if outcome is None:
         say(f"interrupted after {monitor.seconds:.2f} s of simulated time")
+    elif outcome is Outcome.UNTIL:
+        say("left the console; the VM is gone")
     elif outcome is not Outcome.ENDED:
         say(outcome.value)
     for vm in monitor.vms:

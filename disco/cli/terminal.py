@@ -62,17 +62,21 @@ class PrefixedConsole:
 
 
 class AttachedConsole:
-    """This terminal as the console of a VM: what is typed goes in, what the guest prints comes out as it is.
+    """Standard input and output as the console of a VM; what the guest prints comes out as it is.
 
-    Simulated time keeps to the wall clock as far as the host is fast enough, so that a guest that waits
-    for a key does not count through its timers meanwhile.
+    On a terminal, simulated time keeps to the wall clock as far as the host is fast enough, so that a
+    guest that waits for a key does not count through its timers meanwhile. Input that is no terminal
+    comes as fast as the guest takes it, from when the guest has printed `ready`: what comes earlier is
+    lost when the kernel opens the port or the shell changes its mode.
     """
 
-    def __init__(self, monitor: Monitor, vm: VirtualMachine) -> None:
+    def __init__(self, monitor: Monitor, vm: VirtualMachine, *, ready: str) -> None:
         self.is_left = False
         self._monitor = monitor
         self._vm = vm
         self._input = sys.stdin.fileno()
+        self._is_terminal = os.isatty(self._input)
+        self._ready = ready
         self._is_open = True
         self._epoch = time.monotonic() - monitor.seconds
         vm.console.listeners.append(self._show)
@@ -85,7 +89,7 @@ class AttachedConsole:
     @contextmanager
     def raw(self) -> Iterator[None]:
         """Every key goes to the guest while this lasts, Ctrl-C too."""
-        if not os.isatty(self._input):
+        if not self._is_terminal:
             yield
             return
         before = termios.tcgetattr(self._input)
@@ -97,15 +101,17 @@ class AttachedConsole:
 
     def poll(self) -> bool:
         """Takes what was typed and keeps time; whether the user has left."""
-        lead = self._monitor.seconds - (time.monotonic() - self._epoch)
-        if lead < 0:
-            self._epoch -= lead
-        if self._is_open and select.select([self._input], [], [], self._nap(lead))[0]:
+        nap = self._pace() if self._is_terminal else 0.0
+        is_taken = self._is_open and (self._is_terminal or self._vm.has_printed(self._ready))
+        if is_taken and select.select([self._input], [], [], nap)[0]:
             self._type(os.read(self._input, 1024))
         return self.is_left
 
-    @staticmethod
-    def _nap(lead: float) -> float:
+    def _pace(self) -> float:
+        """How long to sleep now so that simulated time does not run ahead."""
+        lead = self._monitor.seconds - (time.monotonic() - self._epoch)
+        if lead < 0:
+            self._epoch -= lead
         return min(max(0.0, lead), _NAP_SECONDS)
 
     def _type(self, keys: bytes) -> None:

@@ -186,9 +186,22 @@ def tables(run: Report) -> RenderableType:
     return Group(*(part for table in parts for part in ("", table)))
 
 
+def _table(title: str) -> Table:
+    """An empty table in the style of all; five columns of counts fit into 80 characters."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 0, 0, 2),
+    )
+    table.add_column("", no_wrap=True)
+    return table
+
+
 def _vm_table(vms: list[dict[str, Any]]) -> Table:
-    table = Table(title="Virtual machines", title_justify="left", title_style="bold", box=None)
-    table.add_column("")
+    table = _table("Virtual machines")
     for vm in vms:
         table.add_column(vm["name"], justify="right", style="cyan", header_style="bold cyan")
     if len(vms) > 1:
@@ -221,10 +234,7 @@ def _cells(rows: tuple[_Row, ...], vms: list[dict[str, Any]]) -> Iterator[tuple[
 def _node_table(run: Report) -> Table:
     """Pages by node and owner; what a VM has on its best node stands out."""
     names = [vm["name"] for vm in run["vms"]]
-    table = Table(
-        title="Machine memory by node and owner", title_justify="left", title_style="bold", box=None
-    )
-    table.add_column("")
+    table = _table("Machine memory by node and owner")
     for name in names:
         table.add_column(name, justify="right", style="cyan", header_style="bold cyan")
     table.add_column("Disco", justify="right", header_style="bold")

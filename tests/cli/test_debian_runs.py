@@ -59,6 +59,12 @@ def test_a_disk_is_read_and_written_by_the_guest(disco, tmp_path):
     assert disk.stat().st_size == 4096
 
 
+def test_a_shell_reads_its_script_from_standard_input(disco):
+    done = disco("run", typed="echo $((6 * 7)) is it\n", timeout=120)
+    assert done.returncode == 0
+    assert "42 is it" in done.stdout
+
+
 def test_a_forwarded_miss_is_told_from_the_address_to_the_machine_page(disco):
     done = disco("follow", "--json")
     story = json.loads(done.stdout)
