@@ -20,10 +20,10 @@
 //!
 //! Real processors and QEMU ignore most of the fields that the manual wants zero, and so do we: they
 //! are `-`. The ones that do raise Reserved Instruction are `0`: rs of SRL, DSRL and DSRL32 and sa of
-//! SRLV and DSRLV (1 there means rotate), rd and sa of the multiplications and divisions of SPECIAL
-//! and rd of MADD and its family (accumulators of an extension), the fields that choose inside BSHFL,
-//! DBSHFL and MFMC0, the bit beside `tf` in MOVF, MOVT and their floating-point forms, and bit 6 of
-//! C.cond.fmt (1 is CABS of MIPS-3D).
+//! SRLV and DSRLV (1 there means rotate), rd and sa of the multiplications and divisions of SPECIAL,
+//! rd of MADD and its family and two bits of MFHI, MFLO, MTHI and MTLO (accumulators of an extension),
+//! the fields that choose inside BSHFL, DBSHFL and MFMC0, the bit beside `tf` in MOVF, MOVT and their
+//! floating-point forms, and bit 6 of C.cond.fmt (1 is CABS of MIPS-3D).
 //!
 //! Rows may overlap only where an earlier row is a special case of a later one (NOP of SLL); the
 //! earlier row wins. The operand words are explained in `operand.rs`.
@@ -373,10 +373,10 @@ instructions! {
     Ddivu    "ddivu"    "000000 sssss ttttt 00000 00000 011111" "zero, rs, rt" Arithmetic [BITS64];
 
     // ---- SPECIAL: moves
-    Mfhi     "mfhi"     "000000 ----- ----- ddddd ----- 010000" "rd"           Move       [];
-    Mthi     "mthi"     "000000 sssss ----- ----- ----- 010001" "rs"           Move       [];
-    Mflo     "mflo"     "000000 ----- ----- ddddd ----- 010010" "rd"           Move       [];
-    Mtlo     "mtlo"     "000000 sssss ----- ----- ----- 010011" "rs"           Move       [];
+    Mfhi     "mfhi"     "000000 ---00 ----- ddddd ----- 010000" "rd"           Move       [];
+    Mthi     "mthi"     "000000 sssss ----- ---00 ----- 010001" "rs"           Move       [];
+    Mflo     "mflo"     "000000 ---00 ----- ddddd ----- 010010" "rd"           Move       [];
+    Mtlo     "mtlo"     "000000 sssss ----- ---00 ----- 010011" "rs"           Move       [];
     Movz     "movz"     "000000 sssss ttttt ddddd ----- 001010" "rd, rs, rt"   Move       [];
     Movn     "movn"     "000000 sssss ttttt ddddd ----- 001011" "rd, rs, rt"   Move       [];
     Movf     "movf"     "000000 sssss ccc 0 0 ddddd ----- 000001" "rd, rs, cc" Move       [CP1];
