@@ -101,6 +101,7 @@ class Engine:
         l2tlb_entries: int,
         host_threads: int,
         costs: Mapping[str, int],
+        interleave_cycles: int = 2000,
     ) -> None:
         """Raises ValueError naming what was asked and what is possible."""
 
@@ -135,7 +136,9 @@ class Engine:
     def complete_access(self, vm: int, vcpu: int, value: int) -> None:
         """Ends the vCPU's DeviceAccess; `value` is what a load reads."""
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
-        """Drives interrupt line `line` (2 to 6; Cause.IP bit) of a vCPU."""
+        """Drives interrupt line `line` (2 to 6; Cause.IP bit) of the vCPU of a VM that has one."""
+    def set_wire(self, vm: int, source: int, level: bool) -> None:
+        """Drives source `source` (0 to 63) of the global interrupt controller of a VM with several vCPUs."""
 
     # -- memory -----------------------------------------------------------------------------
     def place_page(self, vm: int, ppn: int, node: int) -> int:
@@ -201,6 +204,22 @@ class BareCpu:
     def set_lines(self, lines: int) -> None: ...
     def read_memory(self, address: int, length: int) -> bytes: ...
     def write_memory(self, address: int, data: bytes) -> None: ...
+
+@final
+class InstructionRow:
+    """A row of the instruction table; the words are those of its file, `table.rs`."""
+
+    #: What a word of the row decodes to; "Reserved" and "Cop2" have several rows.
+    op: str
+    mnemonic: str
+    #: 32 characters from bit 31 down, and spaces: 0 and 1 must match, letters are fields, - is ignored.
+    pattern: str
+    operands: str
+    family: str
+    flags: list[str]
+
+def instruction_rows() -> list[InstructionRow]:
+    """The instruction table, for tests that make programs from it."""
 
 def assemble(source: str, base: int) -> bytes:
     """Assembles MIPS64 text at virtual address `base`. ValueError names the line."""

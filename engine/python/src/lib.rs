@@ -1,12 +1,13 @@
 //! The extension module `disco._engine`: it converts, it does not think.
 //!
 //! One file maps errors and events ([`events`]), one lends tables to NumPy ([`tables`]), one is the
-//! monitor's face ([`engine`]), one the face of a bare CPU for tests ([`bare`]). No logic lives here that a
-//! Rust test of another crate cannot reach.
+//! monitor's face ([`engine`]), one the face of a bare CPU for tests ([`bare`]), one shows them the instruction
+//! table ([`rows`]). No logic lives here that a Rust test of another crate cannot reach.
 
 mod bare;
 mod engine;
 mod events;
+mod rows;
 mod tables;
 
 use pyo3::exceptions::PyValueError;
@@ -37,6 +38,8 @@ mod _engine {
     use super::engine::Engine;
     #[pymodule_export]
     use super::events::{DeviceAccess, Followed, PageFault, PostedWrites, VcpuStopped};
+    #[pymodule_export]
+    use super::rows::{InstructionRow, instruction_rows};
     #[pymodule_export]
     use super::{assemble, disassemble};
 
