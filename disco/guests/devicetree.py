@@ -2,11 +2,13 @@
 
 Only what the kernel needs is in it, because each node costs guest instructions at boot, and nothing
 that a real machine would randomise: the same platform, boot arguments and seed give the same bytes.
-Two properties deserve a word:
+Some properties deserve a word:
 
 - `rng-seed` is the run's seed stretched to 32 bytes. Without it the kernel waits for entropy that
   no device of a simulated machine has. `kaslr-seed` is left out: the kernel stays where it was
   linked, and addresses in a trace mean the same in each run.
+- Each interrupt controller names its parent, and the CPU's own is its own parent: Linux sets them up
+  in that order, and the GIC's handler must come after the CPU's or it is overwritten.
 - `syscon-reboot` has only `mask`, the older of its two forms: the kernel writes the whole register
   with it.
 
@@ -24,6 +26,10 @@ import fdt  # type: ignore[import-untyped]
 
 from disco.errors import ConfigError
 from disco.guests.platform import (
+    CPC_BASE,
+    CPC_SIZE,
+    GIC_BASE,
+    GIC_SIZE,
     RESET_VALUE,
     UART_BAUD,
     UART_CLOCK_HZ,
@@ -44,6 +50,11 @@ COMMAND_LINE_SIZE_MAX = 4095
 _PHANDLE_CLOCK = 1
 _PHANDLE_INTERRUPTS = 2
 _PHANDLE_RESET = 3
+_PHANDLE_GIC = 4
+
+#: How a source of the global interrupt controller is named: shared, number, high level.
+_GIC_SHARED = 0
+_GIC_LEVEL_HIGH = 4
 
 #: Text, one 32-bit cell, or bytes as they are; empty bytes: a property that is only there.
 _Properties = Mapping[str, str | int | bytes]
@@ -82,13 +93,16 @@ def build(platform: Platform, boot: Boot) -> bytes:
             **_cells(address=2, size=2),
             "compatible": "disco,vm",
             "model": "Disco virtual machine",
-            "interrupt-parent": _PHANDLE_INTERRUPTS,
+            "interrupt-parent": (
+                _PHANDLE_GIC if platform.is_multiprocessor else _PHANDLE_INTERRUPTS
+            ),
         },
         _chosen(boot),
         _node("aliases", {"serial0": f"/soc/serial@{platform.uart.base:x}"}),
         *(_memory(region) for region in platform.ram),
         _cpus(platform),
         *_clock_and_interrupts(platform),
+        *(_multiprocessor() if platform.is_multiprocessor else ()),
         _soc(platform),
     )
     dtb: bytes = tree.to_dtb(version=17)
@@ -148,6 +162,7 @@ def _clock_and_interrupts(platform: Platform) -> tuple[fdt.Node, fdt.Node]:
         "interrupt-controller": b"",
         "#address-cells": 0,
         "#interrupt-cells": 1,
+        "interrupt-parent": _PHANDLE_INTERRUPTS,
         "phandle": _PHANDLE_INTERRUPTS,
     }
     return _node("cpu-clock", clock), _node("interrupt-controller", interrupts)
@@ -157,13 +172,37 @@ def _soc(platform: Platform) -> fdt.Node:
     return _node(
         "soc",
         {"compatible": "simple-bus", **_cells(address=2, size=2), "ranges": b""},
-        _uart(platform.uart),
+        _uart(platform),
         *_reset(platform.reset),
-        *(_virtio(slot) for slot in platform.virtio),
+        *(_virtio(platform, slot) for slot in platform.virtio),
     )
 
 
-def _uart(uart: Region) -> fdt.Node:
+def _multiprocessor() -> tuple[fdt.Node, fdt.Node]:
+    gic: _Properties = {
+        "compatible": "mti,gic",
+        "reg": _u64s(GIC_BASE, GIC_SIZE),
+        "interrupt-controller": b"",
+        "#interrupt-cells": 3,
+        "interrupt-parent": _PHANDLE_INTERRUPTS,
+        "phandle": _PHANDLE_GIC,
+    }
+    cpc: _Properties = {"compatible": "mti,mips-cpc", "reg": _u64s(CPC_BASE, CPC_SIZE)}
+    return (
+        _node(f"interrupt-controller@{GIC_BASE:x}", gic),
+        _node(f"power-controller@{CPC_BASE:x}", cpc),
+    )
+
+
+def _interrupt(platform: Platform, line: int) -> int | bytes:
+    """A device's interrupt: a line of the CPU, or the source of that number at the GIC."""
+    if not platform.is_multiprocessor:
+        return line
+    return b"".join(cell.to_bytes(4, "big") for cell in (_GIC_SHARED, line, _GIC_LEVEL_HIGH))
+
+
+def _uart(platform: Platform) -> fdt.Node:
+    uart = platform.uart
     return _node(
         f"serial@{uart.base:x}",
         {
@@ -172,7 +211,7 @@ def _uart(uart: Region) -> fdt.Node:
             "reg-shift": UART_REGISTER_SHIFT,
             "reg-io-width": UART_REGISTER_WIDTH,
             "clock-frequency": UART_CLOCK_HZ,
-            "interrupts": UART_LINE,
+            "interrupts": _interrupt(platform, UART_LINE),
         },
     )
 
@@ -192,13 +231,13 @@ def _reset(reset: Region) -> tuple[fdt.Node, fdt.Node]:
     return _node(f"syscon@{reset.base:x}", register), _node("reboot", reboot)
 
 
-def _virtio(slot: VirtioSlot) -> fdt.Node:
+def _virtio(platform: Platform, slot: VirtioSlot) -> fdt.Node:
     return _node(
         f"virtio@{slot.region.base:x}",
         {
             "compatible": "virtio,mmio",
             "reg": _u64s(slot.region.base, slot.region.size),
-            "interrupts": slot.line,
+            "interrupts": _interrupt(platform, slot.line),
         },
     )
 

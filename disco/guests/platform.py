@@ -4,6 +4,7 @@
     0x1e000000  virtio-mmio slots, one page each
     0x1f000000  16550 console
     0x1f001000  reset register
+    0x1fba0000  global interrupt controller, power controller, coherence manager (several vCPUs only)
     0x20000000  the rest of RAM
 
 A device has a page of its own, so that the monitor can leave exactly that page unmapped and every
@@ -13,7 +14,8 @@ sections of that size. The rest of RAM follows at once, so that a table with a r
 has as few unused rows as possible.
 
 Lines are the CPU's own: Cause.IP2 to Cause.IP7. Line 7 is the timer (IntCtl.IPTI); the virtio
-slots share four lines between them and the driver asks each device on the line.
+slots share four lines between them and the driver asks each device on the line. With several vCPUs a
+device drives the source of the same number at the global interrupt controller instead.
 
 Source: the MIPS-generic kernel of Linux 6.1 takes any such map from its device tree.
 """
@@ -50,8 +52,14 @@ RESET_BASE = 0x1F00_1000
 #: What a guest writes to the reset register in order to be restarted.
 RESET_VALUE = 0x42
 
-#: A device tree with more would not fit into the room that a layout keeps for it.
-VCPU_COUNT_MAX = 256
+#: Debian's kernel is built for as many (NR_CPUS).
+VCPU_COUNT_MAX = 16
+
+#: As the engine's `machine::coherence` has them.
+GIC_BASE = 0x1FBA_0000
+GIC_SIZE = 0x2_0000
+CPC_BASE = 0x1FBE_0000
+CPC_SIZE = 0x8000
 
 TIMER_LINE = 7
 #: Count goes at half of this: 100 MHz.
@@ -120,11 +128,18 @@ class Platform:
                 f"virtio devices: {self.virtio_count} asked; 0 to {VIRTIO_COUNT_MAX} are possible"
             )
         if not 1 <= self.vcpu_count <= VCPU_COUNT_MAX:
-            raise ConfigError(f"vCPUs: {self.vcpu_count} asked; 1 to {VCPU_COUNT_MAX} are possible")
+            raise ConfigError(
+                f"vCPUs of a VM: {self.vcpu_count} asked; Debian's kernel takes 1 to {VCPU_COUNT_MAX}"
+            )
         if not 2 <= self.clock_hz < 1 << 32 or self.clock_hz % 2:
             raise ConfigError(
                 f"CPU clock: {self.clock_hz} Hz asked; an even number below 2^32 is possible"
             )
+
+    @property
+    def is_multiprocessor(self) -> bool:
+        """Whether there is a global interrupt controller, which devices are wired to then."""
+        return self.vcpu_count > 1
 
     @property
     def ram(self) -> tuple[Region, ...]:

@@ -28,7 +28,7 @@ class Board:
     """
 
     def __init__(self, *, engine: Engine, vm: int, platform: Platform, memory: VmMemory) -> None:
-        self.bus = Bus(engine=engine, vm=vm)
+        self.bus = Bus(engine=engine, vm=vm, is_multiprocessor=platform.is_multiprocessor)
         self.memory = memory
         self.ending: str | int | None = None
         self._platform = platform

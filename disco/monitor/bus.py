@@ -1,7 +1,8 @@
 """The bus of a VM: which device answers at which physical address, and which line it drives.
 
 Windows are whole pages, because that is what the pmap can leave unmapped. Several devices may share an
-interrupt line; the line is high while any of them drives it. All lines go to vCPU 0.
+interrupt line; the line is high while any of them drives it. A line goes to the only vCPU, or to the
+source of its number at the global interrupt controller of a VM with several.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ class Window(NamedTuple):
 class Bus:
     """Takes a VM's accesses to its devices."""
 
-    def __init__(self, *, engine: Engine, vm: int) -> None:
+    def __init__(self, *, engine: Engine, vm: int, is_multiprocessor: bool = False) -> None:
         self._engine = engine
         self._vm = vm
+        self._is_multiprocessor = is_multiprocessor
         self._windows: dict[int, Window] = {}
         self._levels: dict[int, int] = {}
         self._line_users = 0
@@ -88,7 +90,10 @@ class Bus:
         after = before | user if level else before & ~user
         self._levels[number] = after
         if bool(before) != bool(after):
-            self._engine.set_line(self._vm, 0, number, bool(after))
+            if self._is_multiprocessor:
+                self._engine.set_wire(self._vm, number, bool(after))
+            else:
+                self._engine.set_line(self._vm, 0, number, bool(after))
 
 
 class BusLine:

@@ -25,9 +25,11 @@
 //! - 32-bit results are taken from the low halves of their sources, whatever the high halves hold.
 
 pub mod address;
+pub mod coherence;
 pub mod cp0;
 pub mod cpu;
 pub mod exception;
+pub mod gic;
 pub mod memory;
 pub mod segments;
 pub mod tlb;

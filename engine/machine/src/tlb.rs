@@ -232,6 +232,22 @@ impl Tags {
     }
 }
 
+impl Tags {
+    /// A bit for each entry that overlaps one that is not hidden.
+    fn overlaps(&self, entry: &TlbEntry) -> u64 {
+        let page = page_word(entry.vpn2);
+        let page_mask = page_word(entry.compared_bits()) | HIDDEN;
+        let asid = u32::from(entry.asid.0);
+        let asid_mask = if entry.global { 0 } else { u32::MAX };
+        let mut differences = [0; ENTRIES_MAX];
+        for (row, difference) in differences.iter_mut().enumerate() {
+            *difference = ((page ^ self.page[row]) & self.page_mask[row] & page_mask)
+                | ((asid ^ self.asid[row]) & self.asid_mask[row] & asid_mask);
+        }
+        (0..ENTRIES_MAX).fold(0, |bits, row| bits | u64::from(differences[row] == 0) << row)
+    }
+}
+
 impl Tlb {
     /// A TLB after reset: `entries` (1 to 64) hidden entries.
     pub fn new(entries: u8) -> Tlb {
@@ -277,11 +293,11 @@ impl Tlb {
 
     /// The lowest index other than `except` of an entry that overlaps `entry`.
     pub fn find_overlap(&self, entry: &TlbEntry, except: usize) -> Option<usize> {
-        let others = self.entries.iter().enumerate();
-        others
-            .filter(|(index, _)| *index != except)
-            .find(|(_, other)| other.overlaps(entry))
-            .map(|(index, _)| index)
+        let mut overlaps = if entry.hidden { 0 } else { self.tags.overlaps(entry) };
+        if except < ENTRIES_MAX {
+            overlaps &= !(1 << except);
+        }
+        (overlaps != 0).then(|| overlaps.trailing_zeros() as usize)
     }
 
     /// Indices of the entries that TLBINV hides: those of `asid` that are not global.

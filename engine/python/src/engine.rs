@@ -27,7 +27,7 @@ const SLICE_SECONDS: f64 = 0.010;
 impl Engine {
     #[new]
     #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, clock_hz, quantum_cycles, tlb_entries,
-                        l2tlb_entries, host_threads, costs))]
+                        l2tlb_entries, host_threads, costs, interleave_cycles=2000))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         node_of_cpu: Vec<u16>,
@@ -39,6 +39,7 @@ impl Engine {
         l2tlb_entries: usize,
         host_threads: usize,
         costs: BTreeMap<String, u64>,
+        interleave_cycles: u64,
     ) -> PyResult<Engine> {
         let slice_cycles = (clock_hz as f64 * SLICE_SECONDS) as u64;
         let config = MonitorConfig {
@@ -46,6 +47,7 @@ impl Engine {
             nodes,
             memory_bytes_per_node,
             quantum: Cycles(quantum_cycles),
+            interleave: Cycles(interleave_cycles),
             slice_rounds: slice_cycles.div_ceil(quantum_cycles.max(1)).max(1) as u32,
             tlb_entries,
             l2tlb_entries,
@@ -124,6 +126,10 @@ impl Engine {
 
     fn set_line(&mut self, vm: u32, vcpu: u32, line: u8, level: bool) -> PyResult<()> {
         self.monitor.set_line(vm, vcpu, line, level).map_err(to_py)
+    }
+
+    fn set_wire(&mut self, vm: u32, source: usize, level: bool) -> PyResult<()> {
+        self.monitor.set_wire(vm, source, level).map_err(to_py)
     }
 
     fn place_page(&mut self, vm: u32, ppn: u32, node: u16) -> PyResult<i64> {

@@ -60,7 +60,7 @@ impl Running<'_> {
     /// Reserved Instruction: RDHWR of something that the hardware does not answer, or the guest's own affair.
     pub(crate) fn reserved(&mut self, trap: &Trap) -> Flow {
         let insn = trap.insn;
-        let now = self.hardware.cpu.now;
+        let now = self.clock();
         let value = (insn.op == Op::Rdhwr).then(|| self.vcpu.cp0.read_hardware(insn.rd, now)).flatten();
         let Some(value) = value else { return self.forward(Exception::ReservedInstruction, trap) };
         self.vcpu.counters.emulated_rdhwr += 1;
@@ -79,7 +79,7 @@ impl Running<'_> {
     fn move_from_cp0(&mut self, trap: &Trap) {
         self.vcpu.counters.emulated_mfc0 += 1;
         let insn = trap.insn;
-        let now = self.hardware.cpu.now;
+        let now = if (insn.rd, insn.sel()) == register::COUNT { self.clock() } else { self.hardware.cpu.now };
         let cp0 = &self.vcpu.cp0;
         let value = match insn.op {
             Op::Mfc0 => cp0.read_word(insn.rd, insn.sel(), now),

@@ -341,6 +341,10 @@ impl Running<'_> {
             };
         };
         self.charge(self.costs.device_access);
+        if let Some(answer) = self.platform_register(&access) {
+            self.complete_access(&access, answer);
+            return if self.vcpu.state == VcpuState::Ready { Flow::Resume } else { Flow::Leave };
+        }
         if let Some(answer) = self.answer_without_trip(&access) {
             self.complete_access(&access, answer);
             return Flow::Resume;
@@ -359,6 +363,17 @@ impl Running<'_> {
             cycle: cpu.now,
         });
         Flow::Leave
+    }
+
+    /// What a register of the multiprocessor platform answers. A vCPU may switch itself off.
+    fn platform_register(&mut self, access: &BusAccess) -> Option<u64> {
+        let smp = self.smp.as_mut()?;
+        let answer = smp.access(self.vcpu_index, access)?;
+        self.vcpu.set_lines(smp.gic.lines(self.vcpu_index as usize));
+        if smp.stops(self.vcpu_index) {
+            self.vcpu.state = VcpuState::Off;
+        }
+        Some(answer)
     }
 
     /// What a latched or posted register answers.

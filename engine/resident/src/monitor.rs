@@ -36,6 +36,8 @@ pub struct MonitorConfig {
     pub memory_bytes_per_node: u64,
     /// Length of a round.
     pub quantum: Cycles,
+    /// Length of a slice in which one vCPU of a multiprocessor VM runs before the next.
+    pub interleave: Cycles,
     /// Rounds after which the next vCPU of a CPU has its turn.
     pub slice_rounds: u32,
     /// Entries of the hardware TLB.
@@ -361,7 +363,25 @@ impl Monitor {
         }
     }
 
-    /// Drives an external interrupt line of a vCPU.
+    /// Drives the wire of a source of the VM's global interrupt controller.
+    ///
+    /// # Errors
+    /// [`MonitorError::Machine`] for a source that does not exist, or a VM without such a controller.
+    pub fn set_wire(&mut self, vm: u32, source: usize, level: bool) -> Result<()> {
+        let smp = self.vm(vm)?.smp.as_mut();
+        match smp.filter(|_| source < machine::gic::SOURCES) {
+            Some(smp) => {
+                smp.gic.set_wire(source, level);
+                Ok(())
+            }
+            None => Err(MonitorError::Machine(format!(
+                "interrupt source {source} of VM {vm} asked; possible are 0 to {} of a VM with several vCPUs",
+                machine::gic::SOURCES - 1
+            ))),
+        }
+    }
+
+    /// Drives an external interrupt line of the vCPU of a VM that has one.
     ///
     /// # Errors
     /// [`MonitorError::NoVcpu`]; [`MonitorError::Machine`] for a line outside of 2 to 6.
@@ -575,24 +595,21 @@ impl Monitor {
     }
 
     fn run_cpus(&mut self, round_end: Cycles) {
-        let (vms, costs) = (&self.vms, &self.config.costs);
-        let has_work = |slot: &CpuSlot| slot.hardware.cpu.now < round_end;
-        let busy_groups =
-            self.groups.iter().filter(|group| group.iter().any(|cpu| has_work(&self.cpus[*cpu]))).count();
+        let round = Round {
+            vms: &self.vms,
+            costs: &self.config.costs,
+            interleave: self.config.interleave,
+            end: round_end,
+        };
+        let mut groups = grouped(&mut self.cpus, &self.groups);
+        groups.retain(|group| group.iter().any(|slot| slot.hardware.cpu.now < round_end));
         match &self.threads {
-            Some(threads) if busy_groups > 1 => {
-                let work = grouped(&mut self.cpus, &self.groups);
-                threads.scope(|scope| {
-                    for group in work {
-                        scope.spawn(move |_| group.into_iter().for_each(|slot| slot.run(vms, costs, round_end)));
-                    }
-                });
-            }
-            _ => {
-                for slot in self.cpus.iter_mut().filter(|slot| has_work(slot)) {
-                    slot.run(vms, costs, round_end);
+            Some(threads) if groups.len() > 1 => threads.scope(|scope| {
+                for group in groups {
+                    scope.spawn(move |_| round.run(group));
                 }
-            }
+            }),
+            _ => groups.into_iter().for_each(|group| round.run(group)),
         }
     }
 
@@ -654,6 +671,11 @@ impl Monitor {
         let mut next = Cycles::NEVER;
         for slot in &self.cpus {
             for id in &slot.queue {
+                self.vms[id.vm as usize]
+                    .as_mut()
+                    .and_then(|vm| vm.get_mut().ok())
+                    .expect("run queues name existing VMs")
+                    .refresh_lines(id.vcpu);
                 let vcpu = vcpu_of(&mut self.vms, *id);
                 if vcpu.is_runnable(now) || vcpu.is_blocked() {
                     return Some(now);
@@ -766,12 +788,44 @@ impl Monitor {
     }
 }
 
+/// What running CPUs need to know, the same for all.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    vms: &'a Vms,
+    costs: &'a Costs,
+    interleave: Cycles,
+    end: Cycles,
+}
+
+impl Round<'_> {
+    /// Runs the CPUs of a group to the end of the round: one alone in one go, several in short slices in turn.
+    /// When one needs a decision, the others wait for it at the end of the slice.
+    fn run(self, mut group: Vec<&mut CpuSlot>) {
+        if let [slot] = group.as_mut_slice() {
+            return slot.run(self.vms, self.costs, self.end);
+        }
+        loop {
+            let latest = group.iter().map(|slot| slot.hardware.cpu.now).min().unwrap_or(self.end);
+            if latest >= self.end {
+                return;
+            }
+            let slice_end = Cycles((latest.0 / self.interleave.0 + 1) * self.interleave.0).min(self.end);
+            for slot in &mut group {
+                slot.run(self.vms, self.costs, slice_end);
+            }
+            if group.iter().any(|slot| slot.hardware.cpu.now < slice_end) {
+                return;
+            }
+        }
+    }
+}
+
 impl CpuSlot {
-    /// Runs the CPU to the end of the round, or until its vCPU needs a decision.
-    fn run(&mut self, vms: &Vms, costs: &Costs, round_end: Cycles) {
-        while self.hardware.cpu.now < round_end {
+    /// Runs the CPU to the bound, or until its vCPU needs a decision.
+    fn run(&mut self, vms: &Vms, costs: &Costs, until: Cycles) {
+        while self.hardware.cpu.now < until {
             let Some(id) = self.choose(vms) else {
-                self.idle(vms, round_end);
+                self.idle(vms, until);
                 continue;
             };
             let mut vm = lock(vms, id.vm);
@@ -779,18 +833,12 @@ impl CpuSlot {
                 return;
             }
             self.load(id, &mut vm, vms, costs);
-            let Vm { id: vm_id, pmap, windows, vcpus, .. } = &mut *vm;
-            let mut running = Running {
-                hardware: &mut self.hardware,
-                vm: *vm_id,
-                pmap,
-                windows,
-                vcpu_index: id.vcpu,
-                vcpu: &mut vcpus[id.vcpu as usize],
-                costs,
-                events: &mut self.events,
-            };
-            running.run(round_end);
+            running(&mut self.hardware, &mut vm, id.vcpu, costs, &mut self.events).run(until);
+            if vm.smp.is_some() {
+                // Others may write to the line before this vCPU runs again: its SC must not succeed then.
+                self.hardware.cpu.regs.ll_bit = false;
+                vm.apply_power_actions();
+            }
         }
     }
 
@@ -801,6 +849,7 @@ impl CpuSlot {
             let place = (self.turn + step) % self.queue.len();
             let id = self.queue[place];
             let mut vm = lock(vms, id.vm);
+            vm.refresh_lines(id.vcpu);
             let vcpu = &mut vm.vcpus[id.vcpu as usize];
             if vcpu.is_blocked() || vcpu.is_runnable(now) {
                 self.turn = place;
@@ -823,6 +872,10 @@ impl CpuSlot {
 
     /// Puts a vCPU on the CPU. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
     fn load(&mut self, id: VcpuId, vm: &mut Vm, vms: &Vms, costs: &Costs) {
+        if let VcpuState::Starting(address) = vm.vcpus[id.vcpu as usize].state {
+            self.loaded = self.loaded.filter(|loaded| *loaded != id);
+            vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[]);
+        }
         if self.loaded == Some(id) {
             return;
         }
@@ -841,19 +894,7 @@ impl CpuSlot {
         self.hardware.cpu.now.0 += costs.vcpu_switch;
         vcpu.counters.vcpu_switches += 1;
         vcpu.counters.cycles_monitor += costs.vcpu_switch;
-        let mut events = Vec::new();
-        let Vm { id: vm_id, pmap, windows, vcpus, .. } = vm;
-        Running {
-            hardware: &mut self.hardware,
-            vm: *vm_id,
-            pmap,
-            windows,
-            vcpu_index: id.vcpu,
-            vcpu: &mut vcpus[id.vcpu as usize],
-            costs,
-            events: &mut events,
-        }
-        .sync_hardware();
+        running(&mut self.hardware, vm, id.vcpu, costs, &mut self.events).sync_hardware();
     }
 
     /// Takes a vCPU's registers off the CPU, if they are on it.
@@ -894,17 +935,36 @@ impl CpuSlot {
     }
 }
 
+/// A vCPU on a CPU.
+fn running<'a>(
+    hardware: &'a mut HardwareCpu,
+    vm: &'a mut Vm,
+    vcpu: u32,
+    costs: &'a Costs,
+    events: &'a mut Vec<Event>,
+) -> Running<'a> {
+    Running {
+        hardware,
+        vm: vm.id,
+        pmap: &mut vm.pmap,
+        windows: &mut vm.windows,
+        smp: &mut vm.smp,
+        vcpu_index: vcpu,
+        vcpu: &mut vm.vcpus[vcpu as usize],
+        costs,
+        events,
+    }
+}
+
 /// Each group's CPUs, apart from the others'.
 fn grouped<'a>(cpus: &'a mut [CpuSlot], groups: &[Vec<usize>]) -> Vec<Vec<&'a mut CpuSlot>> {
     let mut work: Vec<Vec<&mut CpuSlot>> = groups.iter().map(|_| Vec::new()).collect();
-    let mut alone = Vec::new();
     for (index, slot) in cpus.iter_mut().enumerate() {
         match groups.iter().position(|group| group.contains(&index)) {
             Some(group) => work[group].push(slot),
-            None => alone.push(slot),
+            None => work.push(vec![slot]),
         }
     }
-    work.push(alone);
     work
 }
 
@@ -927,6 +987,12 @@ fn check(config: &MonitorConfig) -> Result<()> {
     }
     if let Some(node) = config.node_of_cpu.iter().find(|node| **node >= config.nodes) {
         return fail(format!("a CPU on node {node} asked; the machine has {} nodes", config.nodes));
+    }
+    if !(100..=config.quantum.0).contains(&config.interleave.0) {
+        return fail(format!(
+            "an interleave of {} cycles asked; possible are 100 to {}, a quantum",
+            config.interleave.0, config.quantum.0
+        ));
     }
     if config.quantum.0 < 1000 {
         return fail(format!("a quantum of {} cycles asked; possible are 1000 and more", config.quantum.0));

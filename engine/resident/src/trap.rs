@@ -12,6 +12,7 @@ use crate::event::{Event, StopCause};
 use crate::follow::{Step, Value};
 use crate::l2tlb::{Origin, SLOTS};
 use crate::pmap::Pmap;
+use crate::smp::Smp;
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::windows::Windows;
 
@@ -26,6 +27,8 @@ pub struct Running<'a> {
     pub pmap: &'a mut Pmap,
     /// The VM's registers that need no trip.
     pub windows: &'a mut Windows,
+    /// What connects the VM's vCPUs, if there are several.
+    pub smp: &'a mut Option<Smp>,
     /// Index of the vCPU in its VM.
     pub vcpu_index: u32,
     /// The vCPU.
@@ -81,7 +84,7 @@ impl Running<'_> {
                 self.complete_access(&pending.access, answer);
             }
             VcpuState::Ready | VcpuState::Faulted => {}
-            state @ (VcpuState::Off | VcpuState::Stopped(_)) => unreachable!("a {state:?} vCPU is not run"),
+            state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => unreachable!("a {state:?} vCPU is not run"),
         }
     }
 
@@ -205,6 +208,12 @@ impl Running<'_> {
             let pc = self.hardware.cpu.regs.pc;
             self.enter(Exception::Interrupt, pc, false);
         }
+    }
+
+    /// The time that the guest's clock shows now.
+    pub(crate) fn clock(&mut self) -> Cycles {
+        let now = self.hardware.cpu.now;
+        self.smp.as_mut().map_or(now, |smp| smp.clock(now))
     }
 
     /// Derives the hardware's view of the guest from its virtual CP0.

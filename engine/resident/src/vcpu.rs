@@ -18,6 +18,8 @@ use crate::l2tlb::{L2Tlb, Origin, SLOTS};
 pub enum VcpuState {
     /// Not started.
     Off,
+    /// Another vCPU has started it; it will begin there.
+    Starting(u64),
     /// It can run.
     Ready,
     /// In WAIT since that cycle; an interrupt wakes it.
@@ -64,8 +66,7 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// A vCPU that has not been started.
-    pub fn new(number: u32, l2tlb_entries: usize) -> Vcpu {
-        let config = CpuConfig::guest();
+    pub fn new(config: CpuConfig, number: u32, l2tlb_entries: usize) -> Vcpu {
         Vcpu {
             regs: Registers::new(0),
             tlb: Tlb::new(config.tlb_entries),
@@ -82,7 +83,7 @@ impl Vcpu {
     /// Back to the state after reset, with these start values; what was counted stays.
     pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)]) {
         let counters = std::mem::take(&mut self.counters);
-        *self = Vcpu { counters, ..Vcpu::new(number, self.l2tlb.len()) };
+        *self = Vcpu { counters, ..Vcpu::new(self.cp0.config.clone(), number, self.l2tlb.len()) };
         self.regs.pc = pc;
         for (register, value) in gpr {
             self.regs.gpr[usize::from(*register)] = *value;
@@ -90,17 +91,22 @@ impl Vcpu {
         self.state = VcpuState::Ready;
     }
 
-    /// Drives external lines into the virtual Cause.
+    /// Drives one external line into the virtual Cause.
     pub fn set_line(&mut self, line: u8, level: bool) {
         let bit = 1 << line;
-        self.lines = if level { self.lines | bit } else { self.lines & !bit };
-        self.cp0.set_lines(self.lines);
+        self.set_lines(if level { self.lines | bit } else { self.lines & !bit });
+    }
+
+    /// Drives all external lines into the virtual Cause.
+    pub fn set_lines(&mut self, lines: u8) {
+        self.lines = lines;
+        self.cp0.set_lines(lines);
     }
 
     /// Whether it could execute something at `now`; a due timer is noticed first.
     pub fn is_runnable(&mut self, now: Cycles) -> bool {
         match &self.state {
-            VcpuState::Ready => true,
+            VcpuState::Ready | VcpuState::Starting(_) => true,
             VcpuState::Accessing(pending) => pending.answer.is_some(),
             VcpuState::Waiting(_) => {
                 if now >= self.cp0.next_timer() {

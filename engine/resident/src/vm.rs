@@ -1,10 +1,12 @@
 //! A virtual machine: its pmap, its vCPUs and its device registers.
 
+use machine::coherence::PowerAction;
 use machine::memory::MemoryError;
-use machine::{Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
+use machine::{CpuConfig, Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
 
 use crate::pmap::{PageState, Pmap};
-use crate::vcpu::Vcpu;
+use crate::smp::Smp;
+use crate::vcpu::{Vcpu, VcpuState};
 use crate::windows::Windows;
 
 /// A stretch of physical memory.
@@ -46,6 +48,8 @@ pub struct Vm {
     pub windows: Windows,
     /// Its virtual CPUs.
     pub vcpus: Vec<Vcpu>,
+    /// What connects them, if there are several.
+    pub smp: Option<Smp>,
     /// Machine pages that hold the monitor's tables for it.
     pub table_pages: Vec<Mpn>,
 }
@@ -64,7 +68,33 @@ impl Vm {
         for page in ram.iter().flat_map(|range| range.pages()) {
             pmap.declare(page, PageState::Absent);
         }
-        let vcpus = (0..vcpus).map(|number| Vcpu::new(number, l2tlb_entries)).collect();
-        Ok(Vm { id, pmap, windows: Windows::default(), vcpus, table_pages: Vec::new() })
+        let smp = (vcpus > 1).then(|| Smp::new(vcpus));
+        if smp.is_some() {
+            for page in Smp::WINDOWS.iter().flat_map(|window| window.pages()) {
+                pmap.declare(page, PageState::Device);
+            }
+        }
+        let config = CpuConfig { coherence_manager: smp.is_some(), ..CpuConfig::guest() };
+        let vcpus = (0..vcpus).map(|number| Vcpu::new(config.clone(), number, l2tlb_entries)).collect();
+        Ok(Vm { id, pmap, windows: Windows::default(), vcpus, smp, table_pages: Vec::new() })
+    }
+
+    /// Brings the interrupt lines of a vCPU up to date with the controller.
+    pub fn refresh_lines(&mut self, vcpu: u32) {
+        if let Some(smp) = &self.smp {
+            self.vcpus[vcpu as usize].set_lines(smp.gic.lines(vcpu as usize));
+        }
+    }
+
+    /// Carries out the starts and stops of vCPUs that have been asked for.
+    pub fn apply_power_actions(&mut self) {
+        let Some(smp) = &mut self.smp else { return };
+        for action in smp.take_actions() {
+            match action {
+                PowerAction::Start { core, address } => self.vcpus[core].state = VcpuState::Starting(address),
+                PowerAction::Stop { core } => self.vcpus[core].state = VcpuState::Off,
+                PowerAction::None => {}
+            }
+        }
     }
 }
