@@ -97,6 +97,97 @@ touch:  sd    t0, 0(t0)
     + PRINT_OK
 )
 
+#: At the start of each page that the guest `KEEP_SECRETS` writes.
+SECRET = 0x5EC2_E75E_C2E7_5EC2
+
+#: Writes the secret to each page of its second MiB, and stays.
+KEEP_SECRETS = (
+    ENABLE_64_BIT_ADDRESSES
+    + f"""
+        dli   t0, 0x9800000000200000
+        dli   t1, 0x9800000000300000
+        dli   t2, {SECRET:#x}
+write:  sd    t2, 0(t0)
+        daddiu t0, t0, 0x1000
+        bne   t0, t1, write
+        nop
+        li    a0, 's'
+        bal   print
+        nop
+stay:   b     stay
+        nop
+"""
+)
+
+
+def spy(page_count: int) -> str:
+    """Looks for the secret at the start of each physical page below `page_count`.
+
+    Each page is read in two ways: through XKPHYS, and through a TLB entry of the guest's own making.
+    Prints "!" for each secret found, and powers off with status 0. An exception skips the load.
+    """
+    return f"""
+        mtc0  zero, c0_wired
+        la    t0, skip
+        lui   t1, 0x8000
+        addiu t2, zero, 5
+copy:   lw    t3, 0(t0)
+        sw    t3, 0x180(t1)
+        sw    t3, 0x080(t1)
+        addiu t0, t0, 4
+        addiu t1, t1, 4
+        addiu t2, t2, -1
+        bnez  t2, copy
+        nop
+        li    t0, 0x80
+        mtc0  t0, c0_status
+        ehb
+        dli   s2, 0x9800000000000000
+        dli   s3, {page_count << 12:#x}
+        daddu s3, s3, s2
+        dli   s4, {SECRET:#x}
+        li    s5, 0
+look:   li    t0, 0
+        ld    t0, 0(s2)
+        bne   t0, s4, by_tlb
+        nop
+        bal   found
+        nop
+by_tlb: li    t0, 0x40000000
+        dmtc0 t0, c0_entryhi
+        ori   t1, s5, 0x1f
+        dmtc0 t1, c0_entrylo0
+        dmtc0 t1, c0_entrylo1
+        mtc0  zero, c0_pagemask
+        mtc0  zero, c0_index
+        ehb
+        tlbwi
+        ehb
+        li    t2, 0
+        ld    t2, 0(t0)
+        bne   t2, s4, next
+        nop
+        bal   found
+        nop
+next:   daddiu s5, s5, 0x40
+        daddiu s2, s2, 0x1000
+        bne   s2, s3, look
+        nop
+        move  a0, zero
+        b     off
+        nop
+found:  li    a0, '!'
+        sb    a0, 0(s0)
+        jr    ra
+        nop
+skip:   dmfc0 k0, c0_epc
+        daddiu k0, k0, 4
+        dmtc0 k0, c0_epc
+        ehb
+        eret
+"""
+
+
 WAIT_FOR_EVER = """
         mtc0  zero, c0_compare
         mfc0  t0, c0_status

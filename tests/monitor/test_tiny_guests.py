@@ -9,14 +9,17 @@ import pytest
 from tiny_guests import (
     EXECUTE_A_DEVICE,
     JUMP_TO_NOWHERE,
+    KEEP_SECRETS,
     LATE_OK,
     LOOP_WITH_INTERRUPTS_OFF,
     PRINT_OK,
     READ_BEYOND_MEMORY,
     RESET,
+    SECRET,
     TOUCH_ALL_MEMORY,
     WAIT_FOR_EVER,
     guest,
+    spy,
 )
 
 from disco import (
@@ -87,6 +90,26 @@ def test_a_guest_that_loops_with_interrupts_off_leaves_the_others_their_time(tmp
     assert monitor.run(seconds=0.5) is Outcome.SIMULATED_TIME
     assert hog.is_running
     assert (good.status, good.console.text) == (Status.HALTED, "ok")
+
+
+def test_no_guest_reads_anothers_page_through_any_physical_address(monitor, tmp_path):
+    keeper = booted(monitor, tmp_path, "keeper", KEEP_SECRETS)
+    monitor.run(until=lambda: keeper.has_printed("s"))
+    page_count = len(monitor.memmap)
+    pages = keeper.pmap["mpn"][0x200:0x300]
+    assert 0 < pages.min() <= pages.max() < page_count
+    thief = booted(monitor, tmp_path, "thief", spy(page_count))
+    monitor.run(until=lambda: not thief.is_running, seconds=5)
+    assert (thief.status, thief.console.text) == (Status.HALTED, "")
+
+
+def test_the_spy_finds_a_secret_of_its_own_in_both_ways(monitor, tmp_path):
+    """Else the test before this one could not fail."""
+    vm = monitor.create_vm("vm", kernel=guest(tmp_path, "spy", spy(0x400)), memory_mib=4)
+    vm.boot()
+    vm.board.memory.write(0x30_0000, SECRET.to_bytes(8, "little"))
+    monitor.run(seconds=1)
+    assert (vm.status, vm.console.text) == (Status.HALTED, "!!")
 
 
 def test_an_overcommitted_machine_stops_the_vm_that_finds_no_page(tmp_path):
