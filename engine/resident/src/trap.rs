@@ -246,6 +246,9 @@ impl Running<'_> {
         self.hardware.cpu.regs.pc = next_pc;
         self.hardware.cpu.instructions += 1;
         self.vcpu.counters.instructions += 1;
+        // It takes a cycle like any other; or a loop of them would stop time where the monitor costs nothing.
+        self.hardware.cpu.now.0 += 1;
+        self.vcpu.counters.cycles_kernel += 1;
         let done = self.vcpu.follower.as_mut().and_then(|follower| follower.executed(pc));
         self.report_followed(done);
     }
@@ -321,5 +324,5 @@ impl Running<'_> {
 /// Status.KSU of the guest's two modes.
 const KSU_SUPERVISOR: u32 = 1 << status::KSU_SHIFT;
 const KSU_USER: u32 = 2 << status::KSU_SHIFT;
-/// RDHWR registers that the monitor answers: the cycle counter runs in virtual time.
-const HWRENA_TRAPPED: u32 = 1 << 2;
+/// RDHWR registers that the monitor answers: the number is the vCPU's, the cycle counter runs in virtual time.
+const HWRENA_TRAPPED: u32 = 1 << 2 | 1;
