@@ -157,4 +157,4 @@ def test_the_example_of_the_readme_runs_as_written():
     assert [line.split()[:2] for line in lines] == [["web", "0"], ["db", "0"]]
     for line in lines:
         even, odd = (int(count) for count in re.findall(r"\((\d+), (\d+)\)", line)[0])
-        assert 0 < even and abs(even - odd) < 50, line  # half of the pages on each node
+        assert even > 0 and abs(even - odd) < 50, line  # half of the pages on each node
