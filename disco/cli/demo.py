@@ -13,7 +13,7 @@ from disco.cli.terminal import Progress, say
 from disco.guests import images, workload
 from disco.guests.workload import Workload
 from disco.hardware import Machine
-from disco.monitor import Monitor, Outcome, VirtualMachine
+from disco.monitor import Monitor, VirtualMachine
 from disco.observe.report import report, tables
 
 _NAMES = ("web", "db", "mail", "make")
@@ -40,42 +40,35 @@ def demo(*, seed: int, offline: bool, as_json: bool) -> int:
     )
     work = {name: workload.make(seed + index) for index, name in enumerate(_NAMES)}
     say(f"{len(_NAMES)} VMs of {_MEMORY_MIB} MiB on {machine}")
+    outcome = None
     with Monitor(machine, warn=say) as monitor:
-        vms = [
-            monitor.create_vm(
-                name,
-                image=image,
-                memory_mib=_MEMORY_MIB,
-                command=task.command,
-                files=task.files,
-            )
-            for name, task in work.items()
-        ]
-        outcome = _run(monitor, vms)
+        try:
+            for name, task in work.items():
+                monitor.create_vm(
+                    name,
+                    image=image,
+                    memory_mib=_MEMORY_MIB,
+                    command=task.command,
+                    files=task.files,
+                ).boot()
+            progress = Progress(monitor)
+            outcome = monitor.run(until=progress.tick)
+            progress.show()
+        except KeyboardInterrupt:
+            say(f"interrupted after {monitor.seconds:.2f} s of simulated time")
     result = report(monitor)
     if as_json:
         json.dump(result, sys.stdout)
         sys.stdout.write("\n")
     else:
         Console().print(tables(result))
-    verdicts = [_verdict(vm, work[vm.name]) for vm in vms]
+    if outcome is None:
+        return status.INTERRUPTED
+    verdicts = [_verdict(vm, work[vm.name]) for vm in monitor.vms]
     if not as_json:
         Console(highlight=False).print(_NEXT, markup=False)
-    failed = exit_status(vms, outcome)
+    failed = exit_status(monitor.vms, outcome)
     return failed or (0 if all(verdicts) else status.VM_FAILED)
-
-
-def _run(monitor: Monitor, vms: list[VirtualMachine]) -> Outcome | None:
-    progress = Progress(monitor)
-    try:
-        for vm in vms:
-            vm.boot()
-        outcome = monitor.run(until=progress.tick)
-    except KeyboardInterrupt:
-        say(f"interrupted after {monitor.seconds:.2f} s of simulated time")
-        return None
-    progress.show()
-    return outcome
 
 
 def _verdict(vm: VirtualMachine, task: Workload) -> bool:

@@ -70,10 +70,14 @@ def run(options: Options) -> int:
         seed=options.seed,
     )
     with Monitor(machine, overcommit=options.overcommit, warn=say) as monitor:
-        vms = [_create(monitor, options, image, index) for index in range(options.vms)]
-        outcome = _run(monitor, vms, options)
+        try:
+            for index in range(options.vms):
+                _create(monitor, options, image, index).boot()
+            outcome = _run(monitor, options)
+        except KeyboardInterrupt:
+            outcome = None
     _conclude(monitor, options, outcome)
-    return exit_status(vms, outcome)
+    return exit_status(monitor.vms, outcome)
 
 
 def node_memory_mib(nodes: int, vms: int, memory_mib: int) -> int:
@@ -117,13 +121,13 @@ def _disk(text: str) -> Path | Disk:
     return RawDisk(name, read_only=True) if colon and mode == "ro" else Path(text)
 
 
-def _run(monitor: Monitor, vms: list[VirtualMachine], options: Options) -> Outcome | None:
-    """Boots and runs; None after Ctrl-C."""
+def _run(monitor: Monitor, options: Options) -> Outcome:
+    """Shows the consoles, or progress, while the VMs run."""
     until: Callable[[], bool] | None = None
     with ExitStack() as stack:
         if options.is_attached:
             ready = _PROMPT if options.kernel is None else ""
-            console = AttachedConsole(monitor, vms[0], ready=ready)
+            console = AttachedConsole(monitor, monitor.vms[0], ready=ready)
             if sys.stdin.isatty():
                 say("attached to the console; Ctrl-] leaves it")
             stack.enter_context(console.raw())
@@ -131,18 +135,13 @@ def _run(monitor: Monitor, vms: list[VirtualMachine], options: Options) -> Outco
         elif options.as_json:
             until = Progress(monitor).tick
         else:
-            for shown in prefixed(vms, sys.stdout):
+            for shown in prefixed(monitor.vms, sys.stdout):
                 stack.callback(shown.finish)
-        try:
-            for vm in vms:
-                vm.boot()
-            return monitor.run(
-                seconds=options.timeout_seconds,
-                wall_seconds=options.wall_timeout_seconds,
-                until=until,
-            )
-        except KeyboardInterrupt:
-            return None
+        return monitor.run(
+            seconds=options.timeout_seconds,
+            wall_seconds=options.wall_timeout_seconds,
+            until=until,
+        )
 
 
 def _conclude(monitor: Monitor, options: Options, outcome: Outcome | None) -> None:

@@ -47,7 +47,7 @@ from disco.monitor.accounting import Clock, memmap_of, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
-from disco.monitor.software import Source
+from disco.monitor.software import Software, Source
 from disco.monitor.vm import Status, VirtualMachine, VmConfig
 from disco.storage.disk import Disk, RawDisk
 
@@ -176,11 +176,12 @@ class Monitor:
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
         )
+        software = source.read(platform, vm=name, seed=self.machine.seed)
         with ExitStack() as opened:
             config = VmConfig(
                 name=name,
                 platform=platform,
-                software=source.read(platform, vm=name, seed=self.machine.seed),
+                nonce=software.nonce,
                 disks=[_open(disk, opened) for disk in disks],
                 entropy=entropy,
                 restart_on_reset=restart_on_reset,
@@ -188,12 +189,12 @@ class Monitor:
                 resources=opened.pop_all(),
             )
         try:
-            return self._add(config)
+            return self._add(config, software)
         except ConfigError:
             config.resources.close()
             raise
 
-    def _add(self, config: VmConfig) -> VirtualMachine:
+    def _add(self, config: VmConfig, software: Software) -> VirtualMachine:
         engine, platform = self._engine, config.platform
         try:
             number = engine.create_vm(
@@ -221,6 +222,7 @@ class Monitor:
         )
         vm = VirtualMachine(
             config=config,
+            software=software,
             engine=engine,
             number=number,
             cpus=cpus,

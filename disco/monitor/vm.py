@@ -63,7 +63,7 @@ class VmConfig:
     Attributes:
         name: as messages and reports show it.
         platform: what the guest sees.
-        software: what it boots.
+        nonce: the word that marks the command's exit status; empty without a command.
         disks: what its block devices hold.
         entropy: whether it has an entropy device.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
@@ -73,7 +73,7 @@ class VmConfig:
 
     name: str
     platform: Platform
-    software: Software
+    nonce: str
     disks: Sequence[Disk]
     entropy: bool
     restart_on_reset: bool
@@ -97,19 +97,21 @@ class VirtualMachine:
         self,
         *,
         config: VmConfig,
+        software: Software,
         engine: Engine,
         number: int,
         cpus: tuple[int, ...],
         nodes: int,
         memory: VmMemory,
     ) -> None:
-        """`nodes` is how many the machine has."""
+        """`software` is what it boots; `nodes` is how many the machine has."""
         self.config = config
         self.number = number
         self.cpus = cpus
         self.console = Console()
         self.status = Status.CREATED
         self.error: DiscoError | None = None
+        self._software: Software | None = software
         self._engine = engine
         self._nodes = nodes
         self._final: Final | None = None
@@ -150,14 +152,17 @@ class VirtualMachine:
         self._start()
 
     def _start(self) -> None:
-        config = self.config
+        config, software = self.config, self._software
+        assert software is not None, f"VM '{self.name}' is not to boot again"
         try:
-            registers = config.software.load(self.board.memory, config.platform, seed=config.seed)
+            registers = software.load(self.board.memory, config.platform, seed=config.seed)
         except MemoryExhausted as error:
             self.end(Status.STOPPED, MemoryExhausted(f"VM '{self.name}': {error}"))
             return
-        self._engine.set_vcpu(self.number, 0, pc=config.software.kernel.entry, gpr=registers)
+        self._engine.set_vcpu(self.number, 0, pc=software.kernel.entry, gpr=registers)
         self.status = Status.RUNNING
+        if not config.restart_on_reset:
+            self._software = None  # tens of MiB, now in the VM's own memory
 
     def end(self, status: Status, error: DiscoError | None = None) -> None:
         """Takes vCPUs, memory and devices away; what was used stays readable. Once only."""
@@ -189,8 +194,8 @@ class VirtualMachine:
         """How the guest's command ended, or 0 if it powered off without one. None: not in order."""
         if self.status is not Status.HALTED:
             return None
-        if self.config.software.nonce:
-            return guest_command.exit_status(self.console.data, self.config.software.nonce)
+        if self.config.nonce:
+            return guest_command.exit_status(self.console.data, self.config.nonce)
         return self.board.ending if isinstance(self.board.ending, int) else 0
 
     @property
