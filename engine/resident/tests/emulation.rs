@@ -2,7 +2,7 @@
 //!
 //! Each test is guest text that runs on a bare CPU and under the monitor; registers and the guest's log must be
 //! equal. The exception handlers log what the guest can know about an exception and go on behind the instruction
-//! (behind the branch at s6 if it was in a delay slot). Nobody here uses TLBWR: without it the second-level TLB
+//! (at s6 if it was in a delay slot or a BREAK; a BREAK of a user leads to s7 in the kernel). Nobody here uses TLBWR: without it the second-level TLB
 //! has no ghosts, so even refills must be equal.
 
 mod guest;
@@ -50,12 +50,22 @@ handle: sd k0, 0(s0)
         mfc0 k0, c0_status
         sd k0, 56(s0)
         daddiu s0, s0, 64
+        andi k0, k1, 0x7c
+        daddiu k0, k0, -36
+        beq k0, zero, handle_break
+        nop
         bltz k1, handle_slot
         dmfc0 k0, c0_epc
         daddiu k0, k0, 4
         dmtc0 k0, c0_epc
         eret
 handle_slot: dmtc0 s6, c0_epc
+        eret
+handle_break: beq s7, zero, handle_slot
+        nop
+        dmtc0 s7, c0_epc
+        li k0, {status_in_handler}
+        mtc0 k0, c0_status
         eret
         .org {PROGRAM:#x} + 0x400
         li s0, {log:#x}
@@ -69,6 +79,7 @@ handle_slot: dmtc0 s6, c0_epc
         vector(3, 0x180),
         vector(4, 0x200),
         cause_mask = 0xb080_037cu32 as i32,
+        status_in_handler = status::KX | status::UX | status::EXL,
         log = KSEG0 + LOG_PHYS,
         running = status::KX | status::UX,
     )
@@ -262,7 +273,9 @@ fn a_link_survives_emulated_instructions_and_tlb_misses() {
         let elsewhere = KSEG0 + 0x20_0000 + 0x8000 * index as u64;
         text += &format!("li t0, {elsewhere:#x}\n");
         for (ll, sc) in [("ll", "sc"), ("lld", "scd")] {
-            text += &format!("{ll} t3, 0(t2)\n daddiu t3, t3, 1\n {instructions}\n {sc} t3, 0(t2)\n or t1, t3, zero\n {LOG_T1}");
+            text += &format!(
+                "{ll} t3, 0(t2)\n daddiu t3, t3, 1\n {instructions}\n {sc} t3, 0(t2)\n or t1, t3, zero\n {LOG_T1}"
+            );
         }
     }
     let count = 2 * between.len();
@@ -271,7 +284,16 @@ fn a_link_survives_emulated_instructions_and_tlb_misses() {
 
 #[test]
 fn a_privileged_instruction_in_a_delay_slot_is_executed_once_and_the_branch_is_taken() {
-    let slots = ["mtc0 t0, c0_epc", "mfc0 t1, c0_ebase", "tlbp", "di t1", "rdhwr t1, $0", "cache 0, 0(s0)", "tlbwi", "tlbr"];
+    let slots = [
+        "mtc0 t0, c0_epc",
+        "mfc0 t1, c0_ebase",
+        "tlbp",
+        "di t1",
+        "rdhwr t1, $0",
+        "cache 0, 0(s0)",
+        "tlbwi",
+        "tlbr",
+    ];
     let branches = [
         "b {}",
         "beq zero, zero, {}",
@@ -317,16 +339,20 @@ fn an_exception_in_a_delay_slot_restarts_at_the_branch() {
         "lw t1, 1(s0)",       // address error
         "ld t1, 0x100(zero)", // refill
         "sd t1, 0x100(zero)",
-        "add t1, t0, t0",     // overflow
-        ".word 0x00000005",   // reserved
+        "add t1, t0, t0",      // overflow
+        ".word 0x00000005",    // reserved
         "add.s $f0, $f0, $f0", // no CU1
     ];
     let mut text = "li t0, 0x7fffffff\n".to_string();
-    for (row, branch) in ["b {}", "bne zero, zero, {}", "jal {}", "beql zero, t0, {}", "bltzal zero, {}"].iter().enumerate() {
+    for (row, branch) in
+        ["b {}", "bne zero, zero, {}", "jal {}", "beql zero, t0, {}", "bltzal zero, {}"].iter().enumerate()
+    {
         for (column, slot) in slots.into_iter().enumerate() {
             let label = format!("target_{row}_{column}");
             let branch = branch.replace("{}", &label);
-            text += &format!("la s6, {label}\n or ra, zero, zero\n {branch}\n {slot}\n nop\n{label}: or t1, ra, zero\n {LOG_T1}");
+            text += &format!(
+                "la s6, {label}\n or ra, zero, zero\n {branch}\n {slot}\n nop\n{label}: or t1, ra, zero\n {LOG_T1}"
+            );
         }
     }
     compare(&text);
@@ -360,7 +386,13 @@ fn addresses() -> Vec<u64> {
     ];
     for cache_attribute in 0..8u64 {
         let region = 0x8000_0000_0000_0000 | cache_attribute << 59;
-        addresses.extend([region + DATA, region + (1 << 36), region + (1 << 39), region + (1 << 40), region + (1 << 58)]);
+        addresses.extend([
+            region + DATA,
+            region + (1 << 36),
+            region + (1 << 39),
+            region + (1 << 40),
+            region + (1 << 58),
+        ]);
     }
     addresses
 }
@@ -414,22 +446,21 @@ const MAP_USER: &str = "
         mtc0 zero, c0_pagemask
 ";
 
-/// Text that runs in user mode with these Status bits; a BREAK at the end is logged and leads to `behind`.
+/// Text that runs in user mode with these Status bits.
 fn in_user_mode(label: &str, bits: u32, text: &str) -> String {
     format!(
         "la t0, {label}
-         dli t1, 0x1fffffff
+         lui t1, 0x2000
+         addiu t1, t1, -1
          and t0, t0, t1
          dmtc0 t0, c0_epc
+         la s7, {label}_behind
          li t0, {status}
          mtc0 t0, c0_status
          eret
 {label}: {text}
-         la t0, {label}_behind
-         la s6, {label}_behind
-         beq zero, zero, {label}_slot
-{label}_slot: break
-{label}_behind: nop\n",
+         break
+{label}_behind: or s7, zero, zero\n",
         status = bits | 2 << status::KSU_SHIFT | status::EXL
     )
 }
@@ -483,22 +514,9 @@ fn user_mode_may_what_it_may_on_the_bare_cpu() {
                 accesses += &format!("li t1, 5\n {instruction}\n sw t1, 0x7000(zero)\n");
             }
             text += &in_user_mode(&format!("user_{row}_{hwrena}"), bits, &accesses);
-            // Back in user mode at `behind`: a system call leads on in the kernel.
-            text += &leave_user_mode(&format!("back_{row}_{hwrena}"));
         }
     }
     compare(&text);
-}
-
-/// From user code to the kernel at the same place: SYSCALL in the slot, with s6 the kernel's address.
-fn leave_user_mode(label: &str) -> String {
-    format!(
-        "lui s6, 0x8000
-         la s6, {label}
-         b {label}
-         teq zero, zero
-{label}: nop\n"
-    )
 }
 
 #[test]
@@ -506,7 +524,14 @@ fn random_privileged_programs_leave_the_same_state() {
     for seed in 0..40 {
         let mut random = Random(seed);
         let mut text = String::new();
-        let pages = [0x20_0000u64, 0x20_2000, 0xff_0000_0000, 0xffff_ffff_c020_0000, 0xc000_0000_0020_0000, KSEG0 + 0x20_0000];
+        let pages = [
+            0x20_0000u64,
+            0x20_2000,
+            0xff_0000_0000,
+            0xffff_ffff_c020_0000,
+            0xc000_0000_0020_0000,
+            KSEG0 + 0x20_0000,
+        ];
         for step in 0..150 {
             let page = random.pick(&pages);
             let frame = 0x20_0000 + 0x1000 * random.below(16) as u64;
@@ -524,14 +549,31 @@ fn random_privileged_programs_leave_the_same_state() {
                     lo1 = (lo ^ random.below(8) as u64) as i64,
                     mask = random.pick(&[0, 0, 0, 0x6000, 0x1e000]),
                 ),
-                3 => format!("dli t0, {:#x}\n dmtc0 t0, c0_entryhi\n tlbp\n mfc0 t1, c0_index\n {LOG_T1}", (page | asid) as i64),
-                4 => format!("li t0, {}\n mtc0 t0, c0_index\n tlbr\n dmfc0 t1, c0_entryhi\n {LOG_T1} dmfc0 t1, c0_entrylo1\n {LOG_T1}", random.below(64)),
-                5..=7 => format!("dli t0, {:#x}\n li t1, 0\n ld t1, {}(t0)\n {LOG_T1}", page as i64, 0x1000 * random.below(4)),
-                8 | 9 => format!("dli t0, {:#x}\n li t1, {step}\n sd t1, {}(t0)\n", page as i64, 0x1000 * random.below(4)),
+                3 => format!(
+                    "dli t0, {:#x}\n dmtc0 t0, c0_entryhi\n tlbp\n mfc0 t1, c0_index\n {LOG_T1}",
+                    (page | asid) as i64
+                ),
+                4 => format!(
+                    "li t0, {}\n mtc0 t0, c0_index\n tlbr\n dmfc0 t1, c0_entryhi\n {LOG_T1} dmfc0 t1, c0_entrylo1\n {LOG_T1}",
+                    random.below(64)
+                ),
+                5..=7 => format!(
+                    "dli t0, {:#x}\n li t1, 0\n ld t1, {}(t0)\n {LOG_T1}",
+                    page as i64,
+                    0x1000 * random.below(4)
+                ),
+                8 | 9 => format!(
+                    "dli t0, {:#x}\n li t1, {step}\n sd t1, {}(t0)\n",
+                    page as i64,
+                    0x1000 * random.below(4)
+                ),
                 10 => format!("dli t0, {:#x}\n dmtc0 t0, c0_entryhi\n", asid),
-                11 => random.pick(&["tlbinv\n", "tlbinvf\n", "di\n", "syscall\n", "mtc0 zero, c0_wired\n", "nop\n"]).to_string(),
+                11 => random
+                    .pick(&["tlbinv\n", "tlbinvf\n", "di\n", "syscall\n", "mtc0 zero, c0_wired\n", "nop\n"])
+                    .to_string(),
                 12 => {
-                    let grain = random.pick(&[0, page_grain::RIE, page_grain::RIE | page_grain::XIE | page_grain::IEC]);
+                    let grain =
+                        random.pick(&[0, page_grain::RIE, page_grain::RIE | page_grain::XIE | page_grain::IEC]);
                     format!("li t0, {}\n mtc0 t0, c0_pagegrain\n", grain as i32)
                 }
                 _ => {
@@ -572,7 +614,8 @@ sleep:           {wait}
                 enabled = status::KX | 1 << 15
             );
             // The handler goes on behind the interrupted instruction, which it must not: EPC as it is.
-            let source = format!("{}{text}\n{HALT}", prologue()).replace("daddiu k0, k0, 4", "mtc0 zero, c0_compare");
+            let source =
+                format!("{}{text}\n{HALT}", prologue()).replace("daddiu k0, k0, 4", "mtc0 zero, c0_compare");
             let program = guest::assemble(&source);
             let mut monitor = guest::machine(MonitorConfig { costs, ..guest::config() });
             let vm = guest::create(&mut monitor, RAM_BYTES, 1);
@@ -620,4 +663,17 @@ fn wait_with_interrupts_off_ends_the_vcpu() {
         panic!("{events:?}");
     };
     assert_eq!((*stopped, *pc), (vm, PROGRAM + 8), "behind the WAIT");
+}
+
+#[test]
+fn a_vcpu_reads_its_own_number_and_not_that_of_the_cpu() {
+    let text = format!(
+        "li t0, 15\n mtc0 t0, c0_hwrena\n rdhwr t1, $0\n {LOG_T1} mfc0 t1, c0_ebase\n andi t1, t1, 0x3ff\n {LOG_T1}"
+    );
+    let mut monitor = guest::machine(MonitorConfig { node_of_cpu: vec![0, 0], ..guest::config() });
+    let vm = guest::create(&mut monitor, RAM_BYTES, 1);
+    guest::store(&mut monitor, vm, PROGRAM_PHYS, &image(&text));
+    guest::start(&mut monitor, vm, 0, 1, PROGRAM + 0x400);
+    guest::run_to_halt(&mut monitor, 10_000_000);
+    assert_eq!(guest::load_dwords(&mut monitor, vm, LOG_PHYS, 2), [0, 0]);
 }

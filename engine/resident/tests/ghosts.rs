@@ -549,8 +549,14 @@ impl Model {
             FRAMES_PHYS + self.random.below(SMALL_FRAMES) as u64 * 0x1000
         };
         let mut lo = entry_lo::frame(frame) | 3 << entry_lo::C_SHIFT | u64::from(self.rows[row].is_global);
-        let bits =
-            [(entry_lo::V, 75), (entry_lo::D, 40), (entry_lo::RI, 8), (entry_lo::XI, 12), (MAY_WRITE, 60), (IS_YOUNG, 60)];
+        let bits = [
+            (entry_lo::V, 75),
+            (entry_lo::D, 40),
+            (entry_lo::RI, 8),
+            (entry_lo::XI, 12),
+            (MAY_WRITE, 60),
+            (IS_YOUNG, 60),
+        ];
         for (bit, percent) in bits {
             lo |= if self.random.chance(percent) { bit } else { 0 };
         }
@@ -572,7 +578,8 @@ impl Model {
     // -- accesses ----------------------------------------------------------------------------------
 
     fn random_access(&mut self, avoid: Option<usize>) {
-        let on: Vec<usize> = (0..self.rows.len()).filter(|row| self.rows[*row].is_on && Some(*row) != avoid).collect();
+        let on: Vec<usize> =
+            (0..self.rows.len()).filter(|row| self.rows[*row].is_on && Some(*row) != avoid).collect();
         let row = self.random.pick(&on);
         let half = self.random.below(2) as u64;
         let bytes = self.rows[row].page_bytes();
@@ -737,8 +744,9 @@ impl Model {
     }
 
     fn change_row(&mut self) {
-        let changeable: Vec<usize> =
-            (0..self.rows.len()).filter(|row| self.rows[*row].is_on && self.rows[*row].kind != RowKind::Wired).collect();
+        let changeable: Vec<usize> = (0..self.rows.len())
+            .filter(|row| self.rows[*row].is_on && self.rows[*row].kind != RowKind::Wired)
+            .collect();
         let row = self.random.pick(&changeable);
         let space = self.random.below(SPACES);
         let mut lo = self.rows[row].lo[space];
@@ -839,7 +847,8 @@ impl Model {
         let lo = entry_lo::frame(other) | entry_lo::V | entry_lo::D | global;
         self.step(Op::Poke, scratch, lo, 0);
         self.step(Op::Poke, scratch + 8, lo, 0);
-        let segment = self.random.pick(&[KSEG0, KSEG0 + 0x2000_0000, 0x9800_0000_0000_0000, 0x8000_0000_0000_0000]);
+        let segment =
+            self.random.pick(&[KSEG0, KSEG0 + 0x2000_0000, 0x9800_0000_0000_0000, 0x8000_0000_0000_0000]);
         let asid = 1 + self.random.below(ASID_MAX as usize) as u64;
         self.step_at(Op::Drop, DECOY_SLOT, 0, 0, 0);
         self.step_at(Op::Place, DECOY_SLOT, segment + (frame & !0x1fff) | asid, scratch, 0);
@@ -922,7 +931,8 @@ fn image(seed: u64, model: &Model, before: &[Row]) -> Vec<(u64, Vec<u8>)> {
     ];
     let frames_end = LARGE_PHYS + LARGE_FRAMES as u64 * 0x1_0000;
     for paddr in (FRAMES_PHYS..frames_end).step_by(0x1000) {
-        let code = guest::assemble(&format!("jr ra\n addiu v0, zero, {}\n .dword {}", paddr >> 12, initial(paddr + 8)));
+        let code =
+            guest::assemble(&format!("jr ra\n addiu v0, zero, {}\n .dword {}", paddr >> 12, initial(paddr + 8)));
         image.push((paddr, code));
     }
     image
@@ -979,7 +989,8 @@ fn check_seed(seed: u64, steps: usize) {
     let image = image(seed, &model, &before);
     compare(seed, "the bare CPU", &run_bare(&image), &model);
     for (tlb_entries, l2tlb_entries) in [(64, 0), (8, 4), (8, 1024), (64, 64), (32, 256)] {
-        let config = MonitorConfig { tlb_entries, l2tlb_entries, memory_bytes_per_node: 8 << 20, ..guest::config() };
+        let config =
+            MonitorConfig { tlb_entries, l2tlb_entries, memory_bytes_per_node: 8 << 20, ..guest::config() };
         let who = format!("a second-level TLB of {l2tlb_entries} over {tlb_entries}");
         compare(seed, &who, &run_monitored(&image, config), &model);
     }

@@ -167,4 +167,3 @@ impl Random {
         values[self.below(values.len())]
     }
 }
-
