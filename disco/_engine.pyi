@@ -6,7 +6,7 @@ All numbers are plain ints; addresses are bytes, page numbers count 4 KiB pages,
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 __version__: str
 #: "debug" or "release": how the loaded module was built.
@@ -89,8 +89,8 @@ Event = PageFault | DeviceAccess | PostedWrites | VcpuStopped | Followed
 class Engine:
     """The machine with Disco's resident part on it."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         *,
         node_of_cpu: Sequence[int],
         nodes: int,
@@ -102,7 +102,7 @@ class Engine:
         host_threads: int,
         costs: Mapping[str, int],
         interleave_cycles: int = 2000,
-    ) -> None:
+    ) -> Self:
         """Raises ValueError naming what was asked and what is possible."""
 
     @property
@@ -168,7 +168,7 @@ class Engine:
         vCPU waits for ever (then `now` is still below `until`; see `next_event`).
         """
     def next_event(self) -> int | None:
-        """The cycle at which a vCPU will be ready: now if one can run, its timer if all wait, None if none ever will."""
+        """When a vCPU will be ready: now if one can run, its timer if all wait, None if none ever will."""
     def counters(self, vm: int, vcpu: int) -> dict[str, int]:
         """Everything counted for a vCPU, by name."""
     def cpu_counters(self, cpu: int) -> dict[str, int]: ...
@@ -183,7 +183,7 @@ class Engine:
 class BareCpu:
     """One CPU on a machine of one node, without the monitor, for second opinions in tests."""
 
-    def __init__(self, *, memory_bytes: int) -> None: ...
+    def __new__(cls, *, memory_bytes: int) -> Self: ...
     def run(self, until: int) -> str:
         """Runs until `until` cycles: "until", "wait", or "bus" when nothing answers at an address."""
     @property

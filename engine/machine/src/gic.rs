@@ -137,8 +137,12 @@ impl Gic {
             offset::SH_CONFIG => (SOURCES as u32 / 8 - 1) << 16 | (self.locals.len() as u32 - 1),
             offset::LOCAL..offset::OTHER => self.read_local(vp, offset - offset::LOCAL),
             offset::OTHER..offset::END => self.read_local(self.other(vp), offset - offset::OTHER),
-            offset::MAP_PIN..offset::MAP_VP => self.source_at(offset - offset::MAP_PIN, 4).map_or(0, |n| self.map_pin[n]),
-            offset::MAP_VP..offset::LOCAL => self.source_at(offset - offset::MAP_VP, 0x20).map_or(0, |n| self.map_vp[n]),
+            offset::MAP_PIN..offset::MAP_VP => {
+                self.source_at(offset - offset::MAP_PIN, 4).map_or(0, |n| self.map_pin[n])
+            }
+            offset::MAP_VP..offset::LOCAL => {
+                self.source_at(offset - offset::MAP_VP, 0x20).map_or(0, |n| self.map_vp[n])
+            }
             _ => self.read_bits(offset),
         }
     }

@@ -129,7 +129,7 @@ impl MachineMemory {
     /// [`MemoryError`] when the shape is impossible or the host refuses.
     pub fn new(nodes: u16, bytes_per_node: u64) -> Result<MachineMemory, MemoryError> {
         let shape = MemoryError::Shape { nodes, bytes_per_node };
-        if nodes == 0 || nodes > 64 || bytes_per_node == 0 || bytes_per_node % PAGE_BYTES != 0 {
+        if nodes == 0 || nodes > 64 || bytes_per_node == 0 || !bytes_per_node.is_multiple_of(PAGE_BYTES) {
             return Err(shape);
         }
         let stride = bytes_per_node.checked_next_power_of_two().ok_or(shape.clone())?;

@@ -12,9 +12,7 @@ const PASSES: usize = 4096;
 /// Ordinary numbers between one and two, most with full fractions.
 fn operands() -> Vec<u64> {
     let golden = 0x9e37_79b9_7f4a_7c15u64;
-    (1..=OPERANDS as u64)
-        .map(|n| 1f64.to_bits() | n.wrapping_mul(golden) >> 12)
-        .collect()
+    (1..=OPERANDS as u64).map(|n| 1f64.to_bits() | n.wrapping_mul(golden) >> 12).collect()
 }
 
 /// Times `operation` on neighbouring operands; the best of five rounds.
@@ -47,34 +45,21 @@ fn wide((bits, flags): (u32, Flags)) -> (u64, Flags) {
 
 fn main() {
     let nearest = Env::default();
-    let zero = Env {
-        rounding: Rounding::TowardZero,
-        ..nearest
-    };
+    let zero = Env { rounding: Rounding::TowardZero, ..nearest };
     measure("nothing", nearest, |_, a, _| (a, Flags::NONE));
     measure("add.d", nearest, fpu::add_d);
     measure("mul.d", nearest, fpu::mul_d);
     measure("div.d", nearest, fpu::div_d);
     measure("sqrt.d", nearest, |env, a, _| fpu::sqrt_d(env, a));
     measure("madd.d", nearest, |env, a, b| fpu::madd_d(env, a, a, b));
-    measure("add.s", nearest, |env, a, b| {
-        wide(fpu::add_s(env, single(a), single(b)))
-    });
-    measure("mul.s", nearest, |env, a, b| {
-        wide(fpu::mul_s(env, single(a), single(b)))
-    });
-    measure("div.s", nearest, |env, a, b| {
-        wide(fpu::div_s(env, single(a), single(b)))
-    });
+    measure("add.s", nearest, |env, a, b| wide(fpu::add_s(env, single(a), single(b))));
+    measure("mul.s", nearest, |env, a, b| wide(fpu::mul_s(env, single(a), single(b))));
+    measure("div.s", nearest, |env, a, b| wide(fpu::div_s(env, single(a), single(b))));
     measure("cvt.s.d", nearest, |env, a, _| wide(fpu::cvt_s_d(env, a)));
     measure("cvt.d.w", nearest, |_, a, _| fpu::cvt_d_w(a as u32));
     measure("cvt.d.l", nearest, |env, a, _| fpu::cvt_d_l(env, a));
-    measure("cvt.s.w", nearest, |env, a, _| {
-        wide(fpu::cvt_s_w(env, a as u32))
-    });
-    measure("trunc.w.d", nearest, |_, a, _| {
-        wide(fpu::cvt_w_d(Rounding::TowardZero, a))
-    });
+    measure("cvt.s.w", nearest, |env, a, _| wide(fpu::cvt_s_w(env, a as u32)));
+    measure("trunc.w.d", nearest, |_, a, _| wide(fpu::cvt_w_d(Rounding::TowardZero, a)));
     measure("c.lt.d", nearest, |_, a, b| {
         let (holds, flags) = fpu::compare_d(Condition::from_bits(12), a, b);
         (u64::from(holds), flags)

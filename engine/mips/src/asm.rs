@@ -55,27 +55,16 @@ impl std::error::Error for AsmError {}
 /// # Errors
 /// [`AsmError`] for the first line that cannot be assembled.
 pub fn assemble(source: &str, base: u64) -> Result<Vec<u8>, AsmError> {
-    let mut program = Program {
-        symbols: HashMap::new(),
-        placed: Vec::new(),
-        address: base,
-    };
+    let mut program = Program { symbols: HashMap::new(), placed: Vec::new(), address: base };
     for (index, text) in source.lines().enumerate() {
         let line = index + 1;
-        program
-            .read_line(line, text)
-            .map_err(|message| AsmError { line, message })?;
+        program.read_line(line, text).map_err(|message| AsmError { line, message })?;
     }
-    let Program {
-        symbols, placed, ..
-    } = program;
+    let Program { symbols, placed, .. } = program;
     let mut bytes = Vec::new();
     for statement in placed {
         let emitted = statement.emit(&symbols);
-        let emitted = emitted.map_err(|message| AsmError {
-            line: statement.line,
-            message,
-        })?;
+        let emitted = emitted.map_err(|message| AsmError { line: statement.line, message })?;
         bytes.extend(emitted);
     }
     Ok(bytes)
@@ -123,9 +112,7 @@ impl<'a> Program<'a> {
     }
 
     fn equate(&mut self, operands: &str) -> Result<(), String> {
-        let (name, value) = operands
-            .split_once(',')
-            .ok_or(".equ takes a name and a value")?;
+        let (name, value) = operands.split_once(',').ok_or(".equ takes a name and a value")?;
         let name = name.trim();
         if !is_symbol(name) {
             return Err(format!("{name} cannot be a name"));
@@ -138,13 +125,7 @@ impl<'a> Program<'a> {
         let address = self.address;
         let size = size_of_statement(name, operands, address, &self.symbols)?;
         self.address = address.wrapping_add(size);
-        self.placed.push(Statement {
-            line,
-            address,
-            name,
-            operands,
-            size,
-        });
+        self.placed.push(Statement { line, address, name, operands, size });
         Ok(())
     }
 }
@@ -180,20 +161,13 @@ fn value_of(text: &str, address: u64, symbols: &Symbols) -> Result<i64, String> 
 }
 
 /// Bytes of a statement at `address`, with the symbols defined so far.
-fn size_of_statement(
-    name: &str,
-    operands: &str,
-    address: u64,
-    symbols: &Symbols,
-) -> Result<u64, String> {
+fn size_of_statement(name: &str, operands: &str, address: u64, symbols: &Symbols) -> Result<u64, String> {
     let value = |text| value_of(text, address, symbols);
     match name {
         ".space" => u64::try_from(value(operands)?).map_err(|_| "a size is negative".to_string()),
         ".align" => match u32::try_from(value(operands)?) {
             Ok(power @ 0..=16) => Ok(address.wrapping_neg() & ((1 << power) - 1)),
-            _ => Err(format!(
-                "{operands}: .align takes a power of two from 0 to 16"
-            )),
+            _ => Err(format!("{operands}: .align takes a power of two from 0 to 16")),
         },
         ".org" => {
             let target = value(operands)? as u64;
@@ -230,19 +204,13 @@ fn value_bytes(name: &str) -> Option<u64> {
 /// The values between the commas; a comma in quotes is a value.
 fn split_list(text: &str) -> Vec<&str> {
     let text_without = text.replace("','", "'-'");
-    let ends = text_without
-        .match_indices(',')
-        .map(|(index, _)| index)
-        .chain([text.len()]);
+    let ends = text_without.match_indices(',').map(|(index, _)| index).chain([text.len()]);
     let mut start = 0;
-    ends.map(|end| &text[std::mem::replace(&mut start, end + 1)..end])
-        .collect()
+    ends.map(|end| &text[std::mem::replace(&mut start, end + 1)..end]).collect()
 }
 
 fn quoted(text: &str) -> Result<Vec<u8>, String> {
-    let inner = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     unescape(inner.ok_or(format!("{text} is not in quotes"))?)
 }
 
@@ -276,10 +244,7 @@ impl Statement<'_> {
 
     fn emit_words(&self, symbols: &Symbols) -> Result<Vec<u8>, String> {
         if self.address & 3 != 0 {
-            return Err(format!(
-                "an instruction at {:#x}, not aligned to a word",
-                self.address
-            ));
+            return Err(format!("an instruction at {:#x}, not aligned to a word", self.address));
         }
         let words = match self.name {
             "la" | "dla" | "li" | "dli" => {
@@ -312,19 +277,13 @@ impl Statement<'_> {
 
     fn instruction_of(&self, row: &Row, symbols: &Symbols) -> Result<u32, String> {
         let operands: Vec<Operand> = operands_of(row.operands).collect();
-        let written = operands
-            .iter()
-            .filter(|operand| !operand.is_silent())
-            .count();
+        let written = operands.iter().filter(|operand| !operand.is_silent()).count();
         let texts: Vec<&str> = match self.operands {
             "" => Vec::new(),
             text => text.splitn(written.max(1), ',').map(str::trim).collect(),
         };
         let mut missing = written.checked_sub(texts.len());
-        let optional = operands
-            .iter()
-            .filter(|operand| operand.default().is_some())
-            .count();
+        let optional = operands.iter().filter(|operand| operand.default().is_some()).count();
         missing = missing.filter(|missing| *missing <= optional);
         let missing = missing.ok_or(format!("{} takes {}", self.name, describe(row)))?;
         let mut given_optional = optional - missing;
@@ -337,11 +296,7 @@ impl Statement<'_> {
             }
             word |= match is_given {
                 true => {
-                    let text = if operand.is_silent() {
-                        None
-                    } else {
-                        texts.next()
-                    };
+                    let text = if operand.is_silent() { None } else { texts.next() };
                     let evaluate = |text: &str| value_of(text, self.address, symbols);
                     operand.parse(text.unwrap_or(""), (word, self.address), &evaluate)?
                 }
@@ -364,11 +319,7 @@ static NAMES: LazyLock<HashMap<String, Vec<(&'static Row, u32)>>> = LazyLock::ne
     let mut names: HashMap<String, Vec<(&'static Row, u32)>> = HashMap::new();
     let specific = ROWS.iter().filter(|row| row.op != Op::Reserved);
     for row in specific.chain(RELATED).chain(ALIASES).chain(SYNONYMS) {
-        let conditions = if row.mnemonic.contains('*') {
-            &CONDITION_NAMES[..]
-        } else {
-            &[""]
-        };
+        let conditions = if row.mnemonic.contains('*') { &CONDITION_NAMES[..] } else { &[""] };
         for (condition, name) in (0..).zip(conditions) {
             let mnemonic = row.mnemonic.replace('*', name);
             names.entry(mnemonic).or_default().push((row, condition));
@@ -378,9 +329,7 @@ static NAMES: LazyLock<HashMap<String, Vec<(&'static Row, u32)>>> = LazyLock::ne
 });
 
 fn register_and_value(operands: &str) -> Result<(u8, &str), String> {
-    let (register, value) = operands
-        .split_once(',')
-        .ok_or("a register and a value are wanted")?;
+    let (register, value) = operands.split_once(',').ok_or("a register and a value are wanted")?;
     let register = register.trim();
     let number = parse_gpr(register).ok_or(format!("{register} is no general register"))?;
     Ok((number as u8, value))
@@ -417,24 +366,16 @@ fn load_value(register: u8, value: i64) -> Vec<u32> {
 
 fn load_address(register: u8, address: i64) -> Result<Vec<u32>, String> {
     if i32::try_from(address).is_err() {
-        return Err(format!(
-            "{address:#x} is no sign-extended 32-bit address; dla loads it"
-        ));
+        return Err(format!("{address:#x} is no sign-extended 32-bit address; dla loads it"));
     }
     let high = (address.wrapping_add(0x8000) >> 16) as u16;
-    Ok(vec![
-        immediate(Op::Lui, register, 0, high),
-        immediate(Op::Addiu, register, register, address as u16),
-    ])
+    Ok(vec![immediate(Op::Lui, register, 0, high), immediate(Op::Addiu, register, register, address as u16)])
 }
 
 fn load_long_address(register: u8, address: i64) -> Vec<u32> {
     let part = |shift: u32| (address >> shift) as u16;
     let or = |shift| immediate(Op::Ori, register, register, part(shift));
-    let mut words = shifted(
-        vec![immediate(Op::Lui, register, 0, part(48)), or(32)],
-        register,
-    );
+    let mut words = shifted(vec![immediate(Op::Lui, register, 0, part(48)), or(32)], register);
     words.push(or(16));
     words = shifted(words, register);
     words.push(or(0));
@@ -443,24 +384,11 @@ fn load_long_address(register: u8, address: i64) -> Vec<u32> {
 
 /// `words`, then the register moved left by 16 bits.
 fn shifted(mut words: Vec<u32>, register: u8) -> Vec<u32> {
-    let fields = Fields {
-        rt: register,
-        rd: register,
-        sa: 16,
-        ..Fields::default()
-    };
+    let fields = Fields { rt: register, rd: register, sa: 16, ..Fields::default() };
     words.push(encode(Op::Dsll, fields));
     words
 }
 
 fn immediate(op: Op, rt: u8, rs: u8, imm: u16) -> u32 {
-    encode(
-        op,
-        Fields {
-            rs,
-            rt,
-            imm,
-            ..Fields::default()
-        },
-    )
+    encode(op, Fields { rs, rt, imm, ..Fields::default() })
 }

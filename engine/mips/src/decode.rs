@@ -55,14 +55,7 @@ pub fn row_of(word: u32) -> &'static Row {
 
 fn take_apart(op: Op, word: u32) -> Insn {
     let field = |shift: u32| (word >> shift & 31) as u8;
-    Insn {
-        op,
-        rs: field(21),
-        rt: field(16),
-        rd: field(11),
-        sa: field(6),
-        imm: word as i16,
-    }
+    Insn { op, rs: field(21), rt: field(16), rd: field(11), sa: field(6), imm: word as i16 }
 }
 
 /// Which bits of a word choose the bucket, for one opcode.
@@ -77,13 +70,9 @@ struct Key {
 
 impl Key {
     fn bucket(self, word: u32) -> usize {
-        let select = |shift: u32, mask: u32, wanted: bool| {
-            ((word >> shift) & (mask * u32::from(wanted))) as usize
-        };
+        let select = |shift: u32, mask: u32, wanted: bool| ((word >> shift) & (mask * u32::from(wanted))) as usize;
         self.base
-            + (select(21, 31, self.has_rs) << 6
-                | select(16, 31, self.has_rt)
-                | select(0, 63, self.has_function))
+            + (select(21, 31, self.has_rs) << 6 | select(16, 31, self.has_rt) | select(0, 63, self.has_function))
     }
 
     const fn bucket_count(self) -> usize {
@@ -98,14 +87,10 @@ impl Key {
     /// Bits of a word that the bucket fixes, beside the opcode.
     fn mask(self) -> u32 {
         let (rs, rt, function) = (0x03e0_0000, 0x001f_0000, 0x3f);
-        [
-            (self.has_rs, rs),
-            (self.has_rt, rt),
-            (self.has_function, function),
-        ]
-        .iter()
-        .map(|(wanted, bits)| u32::from(*wanted) * bits)
-        .sum()
+        [(self.has_rs, rs), (self.has_rt, rt), (self.has_function, function)]
+            .iter()
+            .map(|(wanted, bits)| u32::from(*wanted) * bits)
+            .sum()
     }
 }
 
@@ -120,12 +105,7 @@ const fn index_keys() -> [Key; 64] {
     const COP1X: usize = 0o23;
     const SPECIAL2: usize = 0o34;
     const SPECIAL3: usize = 0o37;
-    let plain = Key {
-        base: 0,
-        has_rs: false,
-        has_rt: false,
-        has_function: false,
-    };
+    let plain = Key { base: 0, has_rs: false, has_rt: false, has_function: false };
     let mut keys = [plain; 64];
     let (mut opcode, mut base) = (0, 0);
     while opcode < 64 {
@@ -151,25 +131,15 @@ struct Index {
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let mut buckets: Vec<Vec<&'static Row>> = vec![Vec::new(); BUCKET_COUNT];
     let reserved = Op::Reserved.row();
-    let specific = ROWS
-        .iter()
-        .chain(RELATED)
-        .filter(|row| row.mask != reserved.mask);
+    let specific = ROWS.iter().chain(RELATED).filter(|row| row.mask != reserved.mask);
     for row in specific {
         for bucket in buckets_of(row) {
             buckets[bucket].push(row);
         }
     }
-    let mut index = Index {
-        starts: Vec::with_capacity(BUCKET_COUNT),
-        rows: Vec::new(),
-    };
+    let mut index = Index { starts: Vec::with_capacity(BUCKET_COUNT), rows: Vec::new() };
     for bucket in buckets {
-        let start = index
-            .rows
-            .len()
-            .try_into()
-            .expect("the buckets hold under 65536 rows");
+        let start = index.rows.len().try_into().expect("the buckets hold under 65536 rows");
         index.starts.push(start);
         index.rows.extend(bucket);
         index.rows.push(reserved);
@@ -202,18 +172,13 @@ mod tests {
     /// The first row that matches, by walking the whole table.
     fn naive_row_of(word: u32) -> &'static Row {
         let reserved = Op::Reserved.row();
-        ROWS.iter()
-            .chain(RELATED)
-            .find(|row| row.mask != 0 && row.matches(word))
-            .unwrap_or(reserved)
+        ROWS.iter().chain(RELATED).find(|row| row.mask != 0 && row.matches(word)).unwrap_or(reserved)
     }
 
     fn random_words(count: usize) -> impl Iterator<Item = u32> {
         let mut state = 7u64;
         std::iter::repeat_with(move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 32) as u32
         })
         .take(count)
@@ -222,42 +187,26 @@ mod tests {
     #[test]
     fn the_index_finds_the_row_that_a_walk_over_the_table_finds() {
         for bits in random_words(1_000_000) {
-            assert_eq!(
-                row_of(bits).pattern,
-                naive_row_of(bits).pattern,
-                "{bits:08x}"
-            );
+            assert_eq!(row_of(bits).pattern, naive_row_of(bits).pattern, "{bits:08x}");
         }
         for row in ROWS.iter().chain(RELATED) {
             for bits in random_words(1_000) {
                 let word = row.value | bits & !row.mask;
-                assert_eq!(
-                    row_of(word).pattern,
-                    naive_row_of(word).pattern,
-                    "{word:08x}"
-                );
+                assert_eq!(row_of(word).pattern, naive_row_of(word).pattern, "{word:08x}");
             }
         }
     }
 
     #[test]
     fn rows_overlap_only_where_the_earlier_is_a_special_case() {
-        let rows: Vec<&Row> = ROWS[..Op::Reserved as usize]
-            .iter()
-            .chain(RELATED)
-            .collect();
+        let rows: Vec<&Row> = ROWS[..Op::Reserved as usize].iter().chain(RELATED).collect();
         for (index, earlier) in rows.iter().enumerate() {
             for later in &rows[index + 1..] {
                 let is_disjoint = (earlier.value ^ later.value) & earlier.mask & later.mask != 0;
                 let is_special = later.matches(earlier.value)
                     && earlier.mask & later.mask == later.mask
                     && earlier.mask != later.mask;
-                assert!(
-                    is_disjoint || is_special,
-                    "{} {}",
-                    earlier.mnemonic,
-                    later.mnemonic
-                );
+                assert!(is_disjoint || is_special, "{} {}", earlier.mnemonic, later.mnemonic);
             }
         }
     }

@@ -22,17 +22,13 @@ fn print_row(row: &Row, word: u32, pc: u64) -> Option<String> {
     if !row.is_exact(word) {
         return None;
     }
-    let mnemonic = row
-        .mnemonic
-        .replace('*', CONDITION_NAMES[(word & 15) as usize]);
+    let mnemonic = row.mnemonic.replace('*', CONDITION_NAMES[(word & 15) as usize]);
     let operands: Vec<Operand> = operands_of(row.operands).collect();
     let mut texts = Vec::with_capacity(operands.len());
     for (index, operand) in operands.iter().enumerate() {
         let text = operand.print(word, pc)?;
-        let is_left_out = operands[index..]
-            .iter()
-            .filter(|later| later.default().is_some())
-            .all(|later| later.is_default(word));
+        let is_left_out =
+            operands[index..].iter().filter(|later| later.default().is_some()).all(|later| later.is_default(word));
         let is_default = operand.default().is_some() && is_left_out;
         if !is_default && !operand.is_silent() {
             texts.push(text);

@@ -18,10 +18,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<i64, String>;
 /// # Errors
 /// What is wrong with `text`, as a sentence.
 pub fn evaluate(text: &str, lookup: Lookup) -> Result<i64, String> {
-    let mut parser = Parser {
-        rest: text.trim(),
-        lookup,
-    };
+    let mut parser = Parser { rest: text.trim(), lookup };
     let value = parser.binary(0)?;
     match parser.rest {
         "" => Ok(value),
@@ -115,9 +112,7 @@ impl<'a> Parser<'a> {
 
     fn expect(&mut self, token: &str) -> Result<(), String> {
         let is_there = self.take(token);
-        is_there
-            .then_some(())
-            .ok_or(format!("`{token}` is missing before `{}`", self.rest))
+        is_there.then_some(()).ok_or(format!("`{token}` is missing before `{}`", self.rest))
     }
 
     fn take(&mut self, token: &str) -> bool {
@@ -155,9 +150,7 @@ fn number(word: &str) -> Result<i64, String> {
         _ => (&lower[..], 10),
     };
     let value = u64::from_str_radix(&digits.replace('_', ""), radix);
-    value
-        .map(|value| value as i64)
-        .map_err(|_| format!("{word} is no number of 64 bits"))
+    value.map(|value| value as i64).map_err(|_| format!("{word} is no number of 64 bits"))
 }
 
 /// Bytes at the start of `text` that a number or symbol can have.

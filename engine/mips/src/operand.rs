@@ -13,9 +13,7 @@
 //!
 //! An operand in brackets may be left out; then it is zero, or 31 for the rd of JALR.
 
-use crate::register::{
-    C0_ARRAYS, C0_NAMES, C1_NAMES, GPR_NAMES, HWR_NAMES, parse_gpr, parse_number,
-};
+use crate::register::{C0_ARRAYS, C0_NAMES, C1_NAMES, GPR_NAMES, HWR_NAMES, parse_gpr, parse_number};
 
 /// One operand of a row.
 #[derive(Clone, Copy, Debug)]
@@ -50,18 +48,11 @@ enum Kind {
 
 /// The operands of a row, from the text in the table.
 pub fn operands_of(text: &'static str) -> impl Iterator<Item = Operand> {
-    text.split(", ")
-        .filter(|word| !word.is_empty())
-        .map(|word| {
-            let optional = word
-                .strip_prefix('[')
-                .and_then(|rest| rest.strip_suffix(']'));
-            let default = if word == "[rd]" { 31 } else { 0 };
-            Operand {
-                kind: kind_of(optional.unwrap_or(word)),
-                default: optional.map(|_| default),
-            }
-        })
+    text.split(", ").filter(|word| !word.is_empty()).map(|word| {
+        let optional = word.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let default = if word == "[rd]" { 31 } else { 0 };
+        Operand { kind: kind_of(optional.unwrap_or(word)), default: optional.map(|_| default) }
+    })
 }
 
 fn kind_of(word: &str) -> Kind {
@@ -82,10 +73,7 @@ fn kind_of(word: &str) -> Kind {
         "sa" | "stype" => Kind::Number { shift: 6, bits: 5 },
         "hint" => Kind::Number { shift: 16, bits: 5 },
         "hintx" => Kind::Number { shift: 11, bits: 5 },
-        "code_high" => Kind::Number {
-            shift: 16,
-            bits: 10,
-        },
+        "code_high" => Kind::Number { shift: 16, bits: 10 },
         "code_low" => Kind::Number { shift: 6, bits: 10 },
         "code19" => Kind::Number { shift: 6, bits: 19 },
         "code20" => Kind::Number { shift: 6, bits: 20 },
@@ -181,9 +169,7 @@ impl Operand {
         let in_range = |text: &str, low: i64, high: i64| {
             let value = evaluate(text)?;
             let is_inside = (low..=high).contains(&value);
-            is_inside
-                .then_some(value)
-                .ok_or(format!("{value} is outside {low} to {high}"))
+            is_inside.then_some(value).ok_or(format!("{value} is outside {low} to {high}"))
         };
         let simm = |text: &str| Ok(in_range(text, -0x8000, 0x7fff)? as u32 & 0xffff);
         match self.kind {
@@ -193,14 +179,10 @@ impl Operand {
             Kind::C1 => named(text, parse_named(&C1_NAMES, text), 11),
             Kind::C2 => named(text, parse_number(text, "$"), 16),
             Kind::Hwr => named(text, parse_named(&HWR_NAMES, text), 11),
-            Kind::ConditionCode { shift } => named(
-                text,
-                parse_number(text, "$fcc").filter(|number| *number < 8),
-                shift,
-            ),
-            Kind::Number { shift, bits } => {
-                Ok((in_range(text, 0, (1 << bits) - 1)? as u32) << shift)
+            Kind::ConditionCode { shift } => {
+                named(text, parse_number(text, "$fcc").filter(|number| *number < 8), shift)
             }
+            Kind::Number { shift, bits } => Ok((in_range(text, 0, (1 << bits) - 1)? as u32) << shift),
             Kind::Simm => simm(text),
             Kind::Uimm => Ok(in_range(text, 0, 0xffff)? as u32),
             Kind::Memory => {
@@ -215,9 +197,7 @@ impl Operand {
             Kind::Branch => branch_bits(evaluate(text)? as u64, pc),
             Kind::Target => target_bits(evaluate(text)? as u64, pc),
             Kind::Position { bias } => Ok(((in_range(text, bias, bias + 31)? - bias) as u32) << 6),
-            Kind::Size { bias } => {
-                Ok(((in_range(text, bias + 1, bias + 32)? - bias - 1) as u32) << 11)
-            }
+            Kind::Size { bias } => Ok(((in_range(text, bias + 1, bias + 32)? - bias - 1) as u32) << 11),
             Kind::Width { bias } => {
                 let position = i64::from(field(word, 6, 5));
                 let low = (1 + bias - position).max(1);
@@ -251,26 +231,19 @@ fn named(text: &str, number: Option<u32>, shift: u32) -> Result<u32, String> {
 }
 
 fn print_named(names: &[(&str, u8)], number: u32) -> String {
-    let known = names
-        .iter()
-        .find(|(_, register)| u32::from(*register) == number);
+    let known = names.iter().find(|(_, register)| u32::from(*register) == number);
     known.map_or_else(|| format!("${number}"), |(name, _)| name.to_string())
 }
 
 fn parse_named(names: &[(&str, u8)], text: &str) -> Option<u32> {
     let known = names.iter().find(|(name, _)| *name == text);
-    known
-        .map(|(_, register)| u32::from(*register))
-        .or_else(|| parse_number(text, "$"))
+    known.map(|(_, register)| u32::from(*register)).or_else(|| parse_number(text, "$"))
 }
 
 fn print_c0(register: u8, select: u8) -> String {
     let name_of = |select| {
         let is_it = |row: &&(&str, u8, u8)| (row.1, row.2) == (register, select);
-        C0_NAMES
-            .iter()
-            .find(is_it)
-            .map(|(name, ..)| name.to_string())
+        C0_NAMES.iter().find(is_it).map(|(name, ..)| name.to_string())
     };
     let base = C0_ARRAYS.contains(&register).then(|| name_of(0)).flatten();
     match (name_of(select), base, select) {
@@ -291,20 +264,14 @@ fn parse_c0(text: &str) -> Result<u32, String> {
         None => parse_number(name, "$").map(|register| (register, 0)),
     };
     let (register, base) = base.ok_or(format!("{name} is no register of CP0"))?;
-    let select = select
-        .parse::<u32>()
-        .map_or(8, |select| select.saturating_add(base));
+    let select = select.parse::<u32>().map_or(8, |select| select.saturating_add(base));
     let is_select = select < 8;
-    is_select
-        .then_some(register << 11 | select)
-        .ok_or(format!("{text}: a select is 0 to 7"))
+    is_select.then_some(register << 11 | select).ok_or(format!("{text}: a select is 0 to 7"))
 }
 
 /// Offset and register of `offset(register)`.
 fn split_memory(text: &str) -> Result<(&str, &str), String> {
-    let inner = text
-        .strip_suffix(')')
-        .and_then(|rest| rest.rsplit_once('('));
+    let inner = text.strip_suffix(')').and_then(|rest| rest.rsplit_once('('));
     let (offset, base) = inner.ok_or(format!("{text} is not of the form offset(register)"))?;
     Ok((offset.trim(), base.trim()))
 }
@@ -323,9 +290,7 @@ fn branch_bits(address: u64, pc: u64) -> Result<u32, String> {
     let distance = address.wrapping_sub(pc.wrapping_add(4)) as i64;
     match (distance & 3, i16::try_from(distance >> 2)) {
         (0, Ok(words)) => Ok(u32::from(words as u16)),
-        (0, Err(_)) => Err(format!(
-            "{address:#x} is further than a branch at {pc:#x} reaches"
-        )),
+        (0, Err(_)) => Err(format!("{address:#x} is further than a branch at {pc:#x} reaches")),
         _ => Err(format!("{address:#x} is not aligned to a word")),
     }
 }
@@ -334,9 +299,7 @@ fn target_bits(address: u64, pc: u64) -> Result<u32, String> {
     let word = (address >> 2) as u32 & 0x03ff_ffff;
     match (address & 3, target_address(word, pc) == address) {
         (0, true) => Ok(word),
-        (0, false) => Err(format!(
-            "{address:#x} is outside the 256 MiB of a jump at {pc:#x}"
-        )),
+        (0, false) => Err(format!("{address:#x} is outside the 256 MiB of a jump at {pc:#x}")),
         _ => Err(format!("{address:#x} is not aligned to a word")),
     }
 }

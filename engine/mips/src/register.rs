@@ -6,9 +6,8 @@
 
 /// General registers by number.
 pub const GPR_NAMES: [&str; 32] = [
-    "zero", "at", "v0", "v1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "t0", "t1", "t2",
-    "t3", "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "t8", "t9", "k0", "k1", "gp", "sp", "s8",
-    "ra",
+    "zero", "at", "v0", "v1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "t0", "t1", "t2", "t3", "s0", "s1",
+    "s2", "s3", "s4", "s5", "s6", "s7", "t8", "t9", "k0", "k1", "gp", "sp", "s8", "ra",
 ];
 
 /// CP0 registers: name, number, select.
@@ -107,19 +106,12 @@ pub const C1_NAMES: [(&str, u8); 7] = [
 ];
 
 /// Hardware registers of RDHWR. GNU binutils prints the last one as `$29`.
-pub const HWR_NAMES: [(&str, u8); 5] = [
-    ("hwr_cpunum", 0),
-    ("hwr_synci_step", 1),
-    ("hwr_cc", 2),
-    ("hwr_ccres", 3),
-    ("hwr_ulr", 29),
-];
+pub const HWR_NAMES: [(&str, u8); 5] =
+    [("hwr_cpunum", 0), ("hwr_synci_step", 1), ("hwr_cc", 2), ("hwr_ccres", 3), ("hwr_ulr", 29)];
 
 /// Conditions of the floating-point compare by number.
-pub const CONDITION_NAMES: [&str; 16] = [
-    "f", "un", "eq", "ueq", "olt", "ult", "ole", "ule", "sf", "ngle", "seq", "ngl", "lt", "nge",
-    "le", "ngt",
-];
+pub const CONDITION_NAMES: [&str; 16] =
+    ["f", "un", "eq", "ueq", "olt", "ult", "ole", "ule", "sf", "ngle", "seq", "ngl", "lt", "nge", "le", "ngt"];
 
 /// The number of a general register: `$4`, `$a0` or `a0`.
 pub fn parse_gpr(text: &str) -> Option<u32> {
@@ -127,9 +119,7 @@ pub fn parse_gpr(text: &str) -> Option<u32> {
     let by_name = GPR_NAMES.iter().position(|known| *known == name);
     match name {
         "fp" => Some(30),
-        _ => by_name
-            .map(|number| number as u32)
-            .or_else(|| parse_number(text, "$")),
+        _ => by_name.map(|number| number as u32).or_else(|| parse_number(text, "$")),
     }
 }
 

@@ -148,17 +148,7 @@ impl Row {
         flags: Flags,
     ) -> Row {
         let (mask, value, fields) = parse_pattern(pattern);
-        Row {
-            op,
-            mnemonic,
-            pattern,
-            operands,
-            family,
-            flags,
-            mask,
-            value,
-            fields,
-        }
+        Row { op, mnemonic, pattern, operands, family, flags, mask, value, fields }
     }
 
     /// True when `word` is of this row, unless an earlier row claims it.
@@ -309,15 +299,10 @@ impl Op {
     /// Size in bytes of the memory access; 0 for instructions that are no load or store. LWL and its
     /// like give the size of the whole that they access a part of.
     pub fn access_bytes(self) -> u64 {
-        [
-            (Flags::SIZE1, 1),
-            (Flags::SIZE2, 2),
-            (Flags::SIZE4, 4),
-            (Flags::SIZE8, 8),
-        ]
-        .iter()
-        .find(|(flag, _)| self.flags().has(*flag))
-        .map_or(0, |(_, bytes)| *bytes)
+        [(Flags::SIZE1, 1), (Flags::SIZE2, 2), (Flags::SIZE4, 4), (Flags::SIZE8, 8)]
+            .iter()
+            .find(|(flag, _)| self.flags().has(*flag))
+            .map_or(0, |(_, bytes)| *bytes)
     }
 }
 

@@ -6,14 +6,9 @@ const BASE: u64 = 0xffff_ffff_8010_0000;
 
 fn listing(source: &str) -> Vec<String> {
     let bytes = assemble(source, BASE).unwrap_or_else(|error| panic!("{source}: {error}"));
-    let words = bytes
-        .chunks(4)
-        .map(|word| u32::from_le_bytes(word.try_into().expect("words")));
+    let words = bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().expect("words")));
     let addresses = (BASE..).step_by(4);
-    words
-        .zip(addresses)
-        .map(|(word, pc)| disassemble(word, pc))
-        .collect()
+    words.zip(addresses).map(|(word, pc)| disassemble(word, pc)).collect()
 }
 
 #[test]
@@ -25,15 +20,9 @@ fn pseudo_instructions_become_the_shortest_of_our_sequences() {
         ("li a0, 0x80000000", &["lui a0,0x8000"]),
         ("li a0, 0x12345678", &["lui a0,0x1234", "ori a0,a0,0x5678"]),
         ("dli a0, 0x80000000", &["li a0,0x8000", "dsll a0,a0,0x10"]), // no sign extension
-        (
-            "dli a0, -1 << 63",
-            &["lui a0,0x8000", "dsll a0,a0,0x10", "dsll a0,a0,0x10"],
-        ),
+        ("dli a0, -1 << 63", &["lui a0,0x8000", "dsll a0,a0,0x10", "dsll a0,a0,0x10"]),
         ("la a0, .", &["lui a0,0x8010", "addiu a0,a0,0"]),
-        (
-            "la a0, . + 0x8000",
-            &["lui a0,0x8011", "addiu a0,a0,-32768"],
-        ), // the low half is signed
+        ("la a0, . + 0x8000", &["lui a0,0x8011", "addiu a0,a0,-32768"]), // the low half is signed
         ("move a0, ra", &["move a0,ra"]),
         ("not a0, a1", &["nor a0,a1,zero"]),
         ("neg a0, a1", &["neg a0,a1"]),
@@ -128,9 +117,7 @@ fn directives_lay_out_little_endian_data() {
         .word 7
     "#;
     let mut expected = vec![1, 0xff, b',', 0xff, 0x34, 0x12, 0, 0];
-    expected.extend([
-        8, 7, 6, 5, 4, 3, 2, 1, b'a', b'#', b'"', b'\n', 0, b'/', b'/', 0, 0,
-    ]);
+    expected.extend([8, 7, 6, 5, 4, 3, 2, 1, b'a', b'#', b'"', b'\n', 0, b'/', b'/', 0, 0]);
     expected.resize(28, 0);
     expected.extend([7, 0, 0, 0]);
     assert_eq!(assemble(source, BASE), Ok(expected));
@@ -144,40 +131,16 @@ fn a_program_that_is_wrong_names_its_line_and_the_reason() {
         ("nop a0", 1, "nop takes no operands"),
         ("addu a0, a1, a2, a3", 1, "a2, a3 is no general register"),
         ("addu a0, a1, t4", 1, "t4 is no general register"), // o32 only
-        (
-            "addiu a0, a1, 0x8000",
-            1,
-            "32768 is outside -32768 to 32767",
-        ),
+        ("addiu a0, a1, 0x8000", 1, "32768 is outside -32768 to 32767"),
         ("b nowhere", 1, "nowhere is not defined"),
-        (
-            "b . + 0x20004",
-            1,
-            "0xffffffff80120004 is further than a branch at 0xffffffff80100000 reaches",
-        ),
+        ("b . + 0x20004", 1, "0xffffffff80120004 is further than a branch at 0xffffffff80100000 reaches"),
         ("b . + 2", 1, "0xffffffff80100002 is not aligned to a word"),
-        (
-            "j 0",
-            1,
-            "0x0 is outside the 256 MiB of a jump at 0xffffffff80100000",
-        ),
+        ("j 0", 1, "0x0 is outside the 256 MiB of a jump at 0xffffffff80100000"),
         ("a: nop\na: nop", 2, "a is defined twice"),
-        (
-            "li a0, 1 << 32",
-            1,
-            "0x100000000 does not fit in 32 bits; dli loads 64",
-        ),
-        (
-            "la a0, 1 << 32",
-            1,
-            "0x100000000 is no sign-extended 32-bit address; dla loads it",
-        ),
+        ("li a0, 1 << 32", 1, "0x100000000 does not fit in 32 bits; dli loads 64"),
+        ("la a0, 1 << 32", 1, "0x100000000 is no sign-extended 32-bit address; dla loads it"),
         (".byte 256", 1, "0x100 does not fit in 1 bytes"),
-        (
-            ".byte 1\nnop",
-            2,
-            "an instruction at 0xffffffff80100001, not aligned to a word",
-        ),
+        (".byte 1\nnop", 2, "an instruction at 0xffffffff80100001, not aligned to a word"),
         (".org 0", 1, "0x0 lies before 0xffffffff80100000"),
         (".asciiz x", 1, "x is not in quotes"),
         (".frob 1", 1, ".frob is no directive"),
@@ -185,10 +148,6 @@ fn a_program_that_is_wrong_names_its_line_and_the_reason() {
     ];
     for (source, line, message) in table {
         let error = assemble(source, BASE).expect_err(source);
-        assert_eq!(
-            (error.line, error.message.as_str()),
-            (line, message),
-            "{source}"
-        );
+        assert_eq!((error.line, error.message.as_str()), (line, message), "{source}");
     }
 }

@@ -16,11 +16,7 @@ use operands::{DOUBLE, Random, SINGLE, Shape};
 mod operands;
 
 /// Random cases a test: enough for every branch in a debug build, for rare roundings in release.
-const CASES: u32 = if cfg!(debug_assertions) {
-    300_000
-} else {
-    10_000_000
-};
+const CASES: u32 = if cfg!(debug_assertions) { 300_000 } else { 10_000_000 };
 
 /// All exceptions masked, flags clear, and the mode in bits 13 and 14.
 fn mxcsr(rounding: Rounding) -> u32 {
@@ -88,10 +84,7 @@ sse!(subss, "subss {x}, {y}");
 sse!(mulss, "mulss {x}, {y}");
 sse!(divss, "divss {x}, {y}");
 sse!(sqrtss, "sqrtss {x}, {x}");
-sse!(
-    cvtsd2ss,
-    "cvtsd2ss {x}, {x}\nmovd {a:e}, {x}\nmovq {x}, {a}"
-);
+sse!(cvtsd2ss, "cvtsd2ss {x}, {x}\nmovd {a:e}, {x}\nmovq {x}, {a}");
 sse!(cvtss2sd, "cvtss2sd {x}, {x}");
 sse!(cvtsi2sd, "cvtsi2sd {x}, {a}");
 sse!(cvtsi2ss, "pxor {x}, {x}\ncvtsi2ss {x}, {a}");
@@ -138,14 +131,7 @@ impl Pair {
     /// Where the processor makes a NaN from numbers, ours is the default one and Invalid.
     fn check(&self, [source, target]: [&Shape; 2], rm: u32, a: u64, b: u64) {
         let rounding = Rounding::from_rm(rm);
-        let got = (self.ours)(
-            Env {
-                rounding,
-                ..Env::default()
-            },
-            a,
-            b,
-        );
+        let got = (self.ours)(Env { rounding, ..Env::default() }, a, b);
         let expected = (self.processor)(rounding, a, b);
         let agrees = if is_nan(source, a) || is_nan(source, b) {
             is_nan(target, got.0)
@@ -155,10 +141,7 @@ impl Pair {
             got == expected
         };
         let name = self.name;
-        assert!(
-            agrees,
-            "{name} {rounding:?} {a:#x} {b:#x}: {got:x?}, processor {expected:x?}"
-        );
+        assert!(agrees, "{name} {rounding:?} {a:#x} {b:#x}: {got:x?}, processor {expected:x?}");
     }
 
     /// Compares on all pairs of odd operands and many random ones.
@@ -191,26 +174,10 @@ impl Pair {
 #[test]
 fn double_arithmetic_agrees_with_the_processor() {
     let pairs = [
-        Pair {
-            name: "add.d",
-            ours: fpu::add_d,
-            processor: addsd,
-        },
-        Pair {
-            name: "sub.d",
-            ours: fpu::sub_d,
-            processor: subsd,
-        },
-        Pair {
-            name: "mul.d",
-            ours: fpu::mul_d,
-            processor: mulsd,
-        },
-        Pair {
-            name: "div.d",
-            ours: fpu::div_d,
-            processor: divsd,
-        },
+        Pair { name: "add.d", ours: fpu::add_d, processor: addsd },
+        Pair { name: "sub.d", ours: fpu::sub_d, processor: subsd },
+        Pair { name: "mul.d", ours: fpu::mul_d, processor: mulsd },
+        Pair { name: "div.d", ours: fpu::div_d, processor: divsd },
     ];
     pairs.iter().for_each(|pair| pair.check_binary(&DOUBLE));
 }
@@ -222,26 +189,10 @@ fn single_arithmetic_agrees_with_the_processor() {
     let mul: Ours = |env, a, b| wide(fpu::mul_s(env, a as u32, b as u32));
     let div: Ours = |env, a, b| wide(fpu::div_s(env, a as u32, b as u32));
     let pairs = [
-        Pair {
-            name: "add.s",
-            ours: add,
-            processor: addss,
-        },
-        Pair {
-            name: "sub.s",
-            ours: sub,
-            processor: subss,
-        },
-        Pair {
-            name: "mul.s",
-            ours: mul,
-            processor: mulss,
-        },
-        Pair {
-            name: "div.s",
-            ours: div,
-            processor: divss,
-        },
+        Pair { name: "add.s", ours: add, processor: addss },
+        Pair { name: "sub.s", ours: sub, processor: subss },
+        Pair { name: "mul.s", ours: mul, processor: mulss },
+        Pair { name: "div.s", ours: div, processor: divss },
     ];
     pairs.iter().for_each(|pair| pair.check_binary(&SINGLE));
 }
@@ -250,36 +201,16 @@ fn single_arithmetic_agrees_with_the_processor() {
 fn square_roots_agree_with_the_processor() {
     let double: Ours = |env, a, _| fpu::sqrt_d(env, a);
     let single: Ours = |env, a, _| wide(fpu::sqrt_s(env, a as u32));
-    Pair {
-        name: "sqrt.d",
-        ours: double,
-        processor: sqrtsd,
-    }
-    .check_unary([&DOUBLE; 2]);
-    Pair {
-        name: "sqrt.s",
-        ours: single,
-        processor: sqrtss,
-    }
-    .check_unary([&SINGLE; 2]);
+    Pair { name: "sqrt.d", ours: double, processor: sqrtsd }.check_unary([&DOUBLE; 2]);
+    Pair { name: "sqrt.s", ours: single, processor: sqrtss }.check_unary([&SINGLE; 2]);
 }
 
 #[test]
 fn conversions_between_formats_agree_with_the_processor() {
     let narrow: Ours = |env, a, _| wide(fpu::cvt_s_d(env, a));
     let widen: Ours = |env, a, _| fpu::cvt_d_s(env, a as u32);
-    Pair {
-        name: "cvt.s.d",
-        ours: narrow,
-        processor: cvtsd2ss,
-    }
-    .check_unary([&DOUBLE, &SINGLE]);
-    Pair {
-        name: "cvt.d.s",
-        ours: widen,
-        processor: cvtss2sd,
-    }
-    .check_unary([&SINGLE, &DOUBLE]);
+    Pair { name: "cvt.s.d", ours: narrow, processor: cvtsd2ss }.check_unary([&DOUBLE, &SINGLE]);
+    Pair { name: "cvt.d.s", ours: widen, processor: cvtss2sd }.check_unary([&SINGLE, &DOUBLE]);
 }
 
 #[test]
@@ -291,32 +222,19 @@ fn conversions_from_integers_agree_with_the_processor() {
         let integer = integer as u64;
         for rm in 0..4 {
             let rounding = Rounding::from_rm(rm);
-            let env = Env {
-                rounding,
-                ..Env::default()
-            };
+            let env = Env { rounding, ..Env::default() };
             let word = integer as i32 as u64;
             assert_eq!(fpu::cvt_d_l(env, integer), cvtsi2sd(rounding, integer, 0));
-            assert_eq!(
-                wide(fpu::cvt_s_l(env, integer)),
-                cvtsi2ss(rounding, integer, 0)
-            );
+            assert_eq!(wide(fpu::cvt_s_l(env, integer)), cvtsi2ss(rounding, integer, 0));
             assert_eq!(fpu::cvt_d_w(integer as u32), cvtsi2sd(rounding, word, 0));
-            assert_eq!(
-                wide(fpu::cvt_s_w(env, integer as u32)),
-                cvtsi2ss(rounding, word, 0)
-            );
+            assert_eq!(wide(fpu::cvt_s_w(env, integer as u32)), cvtsi2ss(rounding, word, 0));
         }
     }
 }
 
 /// The processor's answer with our default in the place of its own for what cannot be represented.
 fn with_legacy_default(answer: (u64, Flags), largest: u64) -> (u64, Flags) {
-    if answer.1 == Flags::INVALID {
-        (largest, Flags::INVALID)
-    } else {
-        answer
-    }
+    if answer.1 == Flags::INVALID { (largest, Flags::INVALID) } else { answer }
 }
 
 #[test]
@@ -338,29 +256,13 @@ fn conversions_to_integers_agree_with_the_processor() {
             let single = fpu::cvt_s_d(Env::default(), a).0;
             let source = u64::from(single);
             let expected = with_legacy_default(cvtsd2si(rounding, a, 0), L);
-            assert_eq!(
-                fpu::cvt_l_d(rounding, a),
-                expected,
-                "cvt.l.d {rounding:?} {a:#x}"
-            );
+            assert_eq!(fpu::cvt_l_d(rounding, a), expected, "cvt.l.d {rounding:?} {a:#x}");
             let expected = with_legacy_default(cvtsd2si_w(rounding, a, 0), W);
-            assert_eq!(
-                wide(fpu::cvt_w_d(rounding, a)),
-                expected,
-                "cvt.w.d {rounding:?} {a:#x}"
-            );
+            assert_eq!(wide(fpu::cvt_w_d(rounding, a)), expected, "cvt.w.d {rounding:?} {a:#x}");
             let expected = with_legacy_default(cvtss2si(rounding, source, 0), L);
-            assert_eq!(
-                fpu::cvt_l_s(rounding, single),
-                expected,
-                "cvt.l.s {rounding:?} {single:#x}"
-            );
+            assert_eq!(fpu::cvt_l_s(rounding, single), expected, "cvt.l.s {rounding:?} {single:#x}");
             let expected = with_legacy_default(cvtss2si_w(rounding, source, 0), W);
-            assert_eq!(
-                wide(fpu::cvt_w_s(rounding, single)),
-                expected,
-                "cvt.w.s {single:#x}"
-            );
+            assert_eq!(wide(fpu::cvt_w_s(rounding, single)), expected, "cvt.w.s {single:#x}");
         }
     }
 }

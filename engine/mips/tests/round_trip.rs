@@ -4,8 +4,7 @@
 mod words;
 
 use mips::{
-    ALIASES, Fields, Flags, Op, RELATED, ROWS, Row, SYNONYMS, assemble, decode, disassemble,
-    encode, row_of,
+    ALIASES, Fields, Flags, Op, RELATED, ROWS, Row, SYNONYMS, assemble, decode, disassemble, encode, row_of,
 };
 use words::{random_words, words_of};
 
@@ -62,19 +61,10 @@ fn the_fields_of_a_decoded_word_encode_to_the_word() {
     for row in ROWS.iter().filter(|row| row.op != Op::Reserved) {
         for word in words_of(row, 2_000) {
             let insn = decode(word);
-            let fields = Fields {
-                rs: insn.rs,
-                rt: insn.rt,
-                rd: insn.rd,
-                sa: insn.sa,
-                imm: insn.imm as u16,
-            };
+            let fields = Fields { rs: insn.rs, rt: insn.rt, rd: insn.rd, sa: insn.sa, imm: insn.imm as u16 };
             assert_eq!(encode(insn.op, fields), word, "{} {word:08x}", row.mnemonic);
             let is_own = insn.op == row.op;
-            assert!(
-                is_own || row_of(word).mask & row.mask == row.mask,
-                "{word:08x}"
-            );
+            assert!(is_own || row_of(word).mask & row.mask == row.mask, "{word:08x}");
         }
     }
 }
@@ -82,10 +72,7 @@ fn the_fields_of_a_decoded_word_encode_to_the_word() {
 #[test]
 fn bits_that_are_ignored_do_not_change_the_row() {
     // SLL apart: its special cases are words of which all bits count.
-    for row in ROWS
-        .iter()
-        .filter(|row| !matches!(row.op, Op::Sll | Op::Reserved))
-    {
+    for row in ROWS.iter().filter(|row| !matches!(row.op, Op::Sll | Op::Reserved)) {
         for word in random_words(3, 200).map(|bits| row.value | bits & !row.mask) {
             assert_eq!(decode(word).op, row.op, "{word:08x}");
         }
@@ -116,26 +103,13 @@ fn flags_agree_with_each_other() {
         let op = row.op;
         assert!(!op.is_likely() || op.is_branch(), "{op:?}");
         assert!(!(op.is_branch() && op.ends_run()), "{op:?}");
-        assert_eq!(
-            op.access_bytes() != 0,
-            op.is_load() || op.is_store(),
-            "{op:?}"
-        );
+        assert_eq!(op.access_bytes() != 0, op.is_load() || op.is_store(), "{op:?}");
         assert!(!(op.is_load() && op.is_store()), "{op:?}");
-        assert!(
-            !op.flags().has(Flags::UNALIGNED) || op.access_bytes() >= 4,
-            "{op:?}"
-        );
-        assert_eq!(
-            op.is_privileged(),
-            matches!(row.value >> 26, 0o20 | 0o57),
-            "{op:?}"
-        );
+        assert!(!op.flags().has(Flags::UNALIGNED) || op.access_bytes() >= 4, "{op:?}");
+        assert_eq!(op.is_privileged(), matches!(row.value >> 26, 0o20 | 0o57), "{op:?}");
         assert_eq!(
             op.is_likely(),
-            row.mnemonic.ends_with('l')
-                && op.is_branch()
-                && !matches!(op, Op::Jal | Op::Bltzal | Op::Bgezal),
+            row.mnemonic.ends_with('l') && op.is_branch() && !matches!(op, Op::Jal | Op::Bltzal | Op::Bgezal),
             "{op:?}"
         );
     }

@@ -64,22 +64,14 @@ const EXTENSIONS: [(u32, u32, &str); 21] = [
     (0xffe0_0000, 0x4560_0000, "MSA: BZ.V"),
     (0xffe0_0000, 0x45e0_0000, "MSA: BNZ.V"),
     (0xff00_0000, 0x4700_0000, "MSA: BZ, BNZ"),
-    (
-        0xffc0_003c,
-        0x4600_001c,
-        "MIPS-3D: RECIP1, RSQRT1 and their second steps",
-    ),
+    (0xffc0_003c, 0x4600_001c, "MIPS-3D: RECIP1, RSQRT1 and their second steps"),
     (0xffc0_0070, 0x4600_0070, "MIPS-3D: CABS"),
     (0xffe0_0000, 0x46c0_0000, "paired single and MIPS-3D"),
     (0xffe0_003f, 0x4680_0026, "MIPS-3D: CVT.PS.PW"),
     (0xfc00_0030, 0x7000_0010, "user-defined instructions"),
     (0xfc00_0000, 0x7400_0000, "MIPS16: JALX"),
     (0xfc00_0000, 0x7800_0000, "MSA"),
-    (
-        0xfc00_0020,
-        0x7c00_0000,
-        "DSP, EVA and MT below function 32",
-    ),
+    (0xfc00_0020, 0x7c00_0000, "DSP, EVA and MT below function 32"),
     (0xfc00_0020, 0x7c00_0020, "DSP and EVA from function 32"),
 ];
 
@@ -88,9 +80,7 @@ fn excuse(word: u32, theirs: &str) -> Option<&'static str> {
     let row = row_of(word);
     let theirs_is_alias = |name: &str| theirs.split(' ').next() == Some(name);
     let c0_register = (word >> 11 & 31, word & 7);
-    let extension = EXTENSIONS
-        .iter()
-        .find(|(mask, value, _)| word & mask == *value);
+    let extension = EXTENSIONS.iter().find(|(mask, value, _)| word & mask == *value);
     match row.op {
         Op::Reserved => extension.map(|(_, _, name)| *name),
         Op::Clz | Op::Clo | Op::Dclz | Op::Dclo if (word >> 16 & 31) != (word >> 11 & 31) => {
@@ -118,9 +108,7 @@ fn excuse(word: u32, theirs: &str) -> Option<&'static str> {
 /// True for what binutils prints of words it does not know; `c0` and `c1` name any coprocessor
 /// operation, with a number for the rest of the word.
 fn is_plain_word(text: &str) -> bool {
-    ["0x", ".word", "c0 0x", "c1 0x"]
-        .iter()
-        .any(|start| text.starts_with(start))
+    ["0x", ".word", "c0 0x", "c1 0x"].iter().any(|start| text.starts_with(start))
 }
 
 /// Our text in binutils' words: it has one name for DEXT, DEXTM and DEXTU, and `ror` for ROTR.
@@ -142,11 +130,7 @@ fn expected_text(word: u32, pc: u64) -> String {
 
 #[test]
 fn binutils_prints_every_row_as_we_do() {
-    let words: Vec<u32> = ROWS
-        .iter()
-        .chain(RELATED)
-        .flat_map(|row| words_of(row, 300))
-        .collect();
+    let words: Vec<u32> = ROWS.iter().chain(RELATED).flat_map(|row| words_of(row, 300)).collect();
     let Some(theirs) = objdump("rows", &words) else {
         return;
     };
@@ -158,11 +142,7 @@ fn binutils_prints_every_row_as_we_do() {
             differences.push(format!("{word:08x} ours `{ours}` theirs `{theirs}`"));
         }
     }
-    assert!(
-        differences.is_empty(),
-        "{}\n{differences:#?}",
-        differences.len()
-    );
+    assert!(differences.is_empty(), "{}\n{differences:#?}", differences.len());
 }
 
 #[test]
@@ -180,9 +160,5 @@ fn binutils_knows_the_words_that_we_know() {
             differences.push(format!("{word:08x} {:?} `{theirs}`", row.op));
         }
     }
-    assert!(
-        differences.is_empty(),
-        "{}\n{differences:#?}",
-        differences.len()
-    );
+    assert!(differences.is_empty(), "{}\n{differences:#?}", differences.len());
 }

@@ -92,9 +92,9 @@ impl Engine {
                 let mut all: BTreeMap<String, u64> =
                     (0..32).map(|number| (format!("r{number}"), regs.gpr[number])).collect();
                 all.extend([("pc", regs.pc), ("hi", regs.hi), ("lo", regs.lo)].map(|(n, v)| (n.to_owned(), v)));
-                all.extend(REGISTERS.iter().map(|row| {
-                    (row.name.to_owned(), vcpu.cp0.read(row.number, row.select, now))
-                }));
+                all.extend(
+                    REGISTERS.iter().map(|row| (row.name.to_owned(), vcpu.cp0.read(row.number, row.select, now))),
+                );
                 all
             })
             .map_err(to_py)

@@ -70,7 +70,8 @@ pub struct Followed {
 pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     match event {
         Event::PageFault { vm, vcpu, cpu, node, page, store, protected, cycle } => {
-            PageFault { vm, vcpu, cpu, node: node.0, ppn: page.0, store, protected, cycle: cycle.0 }.into_py_any(py)
+            PageFault { vm, vcpu, cpu, node: node.0, ppn: page.0, store, protected, cycle: cycle.0 }
+                .into_py_any(py)
         }
         Event::DeviceAccess { vm, vcpu, cpu: _, paddr, size, store, value, cycle } => {
             DeviceAccess { vm, vcpu, paddr: paddr.0, size, store, value, cycle: cycle.0 }.into_py_any(py)
@@ -80,7 +81,8 @@ pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             PostedWrites { vm, writes }.into_py_any(py)
         }
         Event::VcpuStopped { vm, vcpu, cpu: _, cause, pc, cycle } => {
-            VcpuStopped { vm, vcpu, cause: cause.name(), detail: cause.detail(), pc, cycle: cycle.0 }.into_py_any(py)
+            VcpuStopped { vm, vcpu, cause: cause.name(), detail: cause.detail(), pc, cycle: cycle.0 }
+                .into_py_any(py)
         }
         Event::Followed { vm, vcpu, cpu: _, steps, cycle: _ } => {
             let steps = steps.into_iter().map(|step| step_to_py(py, step)).collect::<PyResult<Vec<_>>>()?;

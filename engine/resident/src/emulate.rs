@@ -22,9 +22,7 @@ impl Running<'_> {
         let is_tlb = matches!(insn.op, Op::Tlbr | Op::Tlbwi | Op::Tlbwr | Op::Tlbp | Op::Tlbinv | Op::Tlbinvf);
         let cost = if is_tlb { self.costs.emulate_tlb } else { self.costs.emulate };
         self.charge(cost);
-        self.note(cost, "privileged", || {
-            vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]
-        });
+        self.note("privileged", || vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]);
         let mut next_pc = trap.next_pc;
         match insn.op {
             Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(trap),
@@ -126,7 +124,7 @@ impl Running<'_> {
         }
         let entry = TlbEntry::from_cp0(&self.vcpu.cp0);
         let old = self.vcpu.tlb.write(index, entry).map_err(|_| Exception::MachineCheck)?;
-        self.note(0, "tlb write", || {
+        self.note("tlb write", || {
             vec![
                 ("random", is_random.into()),
                 ("index", (index as u64).into()),

@@ -40,9 +40,27 @@ impl StopCause {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A page is absent, or may not be written; the access is retried when the run goes on.
-    PageFault { vm: u32, vcpu: u32, cpu: u16, node: NodeId, page: Ppn, store: bool, protected: bool, cycle: Cycles },
+    PageFault {
+        vm: u32,
+        vcpu: u32,
+        cpu: u16,
+        node: NodeId,
+        page: Ppn,
+        store: bool,
+        protected: bool,
+        cycle: Cycles,
+    },
     /// A device register is read or written; the vCPU waits for the answer.
-    DeviceAccess { vm: u32, vcpu: u32, cpu: u16, paddr: PhysAddr, size: u8, store: bool, value: u64, cycle: Cycles },
+    DeviceAccess {
+        vm: u32,
+        vcpu: u32,
+        cpu: u16,
+        paddr: PhysAddr,
+        size: u8,
+        store: bool,
+        value: u64,
+        cycle: Cycles,
+    },
     /// Stores to posted registers since the last such event.
     PostedWrites { vm: u32, writes: Vec<PostedWrite> },
     /// A vCPU that will not run again.

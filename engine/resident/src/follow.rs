@@ -39,7 +39,7 @@ pub struct Step {
     pub kind: &'static str,
     /// When, in cycles of the CPU that took the miss.
     pub cycle: u64,
-    /// What it cost.
+    /// Cycles since the step before: all steps together have all cycles of the miss.
     pub cycles: u64,
     /// The values of this step, by name.
     pub values: Vec<(&'static str, Value)>,
@@ -79,6 +79,8 @@ const STEPS_MAX: usize = 20_000;
 pub struct Follower {
     wanted: MissKind,
     record: Option<Record>,
+    /// What the monitor has charged since the last step.
+    charged: u64,
 }
 
 #[derive(Debug)]
@@ -91,12 +93,24 @@ struct Record {
 impl Follower {
     /// Waits for a miss of that kind.
     pub fn new(wanted: MissKind) -> Follower {
-        Follower { wanted, record: None }
+        Follower { wanted, record: None, charged: 0 }
     }
 
     /// Whether a miss is being recorded, so that the guest must go one instruction at a time.
     pub fn is_recording(&self) -> bool {
         self.record.is_some()
+    }
+
+    /// The vCPU traps. If nothing is being recorded, a miss may begin here.
+    pub fn trapped(&mut self) {
+        if self.record.is_none() {
+            self.charged = 0;
+        }
+    }
+
+    /// The monitor charges cycles.
+    pub fn charge(&mut self, cycles: u64) {
+        self.charged += cycles;
     }
 
     /// A miss begins at `pc`, unless one is being recorded (then this one is a step of it).
@@ -106,8 +120,19 @@ impl Follower {
         }
     }
 
-    /// Adds a step, if a miss is being recorded.
-    pub fn step(&mut self, step: Step) {
+    /// Adds a step of the monitor, with what was charged since the last, if a miss is being recorded.
+    pub fn step(&mut self, kind: &'static str, cycle: u64, values: Vec<(&'static str, Value)>) {
+        let cycles = std::mem::take(&mut self.charged);
+        self.push(Step { kind, cycle, cycles, values });
+    }
+
+    /// Adds an instruction of the guest, if a miss is being recorded.
+    pub fn instruction(&mut self, pc: u64, word: u32, cycle: u64) {
+        let values = vec![("pc", pc.into()), ("word", u64::from(word).into())];
+        self.push(Step { kind: "instruction", cycle, cycles: 1, values });
+    }
+
+    fn push(&mut self, step: Step) {
         let Some(record) = &mut self.record else { return };
         if record.steps.len() < STEPS_MAX {
             record.steps.push(step);
@@ -127,9 +152,10 @@ impl Follower {
         let is_forwarded = has("forward");
         match self.wanted {
             MissKind::Any => true,
-            MissKind::L2Tlb => steps.iter().any(|step| {
-                step.kind == "l2tlb" && step.values.contains(&("hit", Value::Flag(true)))
-            }) && !is_forwarded,
+            MissKind::L2Tlb => {
+                steps.iter().any(|step| step.kind == "l2tlb" && step.values.contains(&("hit", Value::Flag(true))))
+                    && !is_forwarded
+            }
             MissKind::Forwarded => is_forwarded && !has("page fault"),
             MissKind::Kernel => has("kernel segment") && !is_forwarded && !has("page fault"),
             MissKind::PageFault => has("page fault"),

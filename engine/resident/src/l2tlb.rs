@@ -166,9 +166,8 @@ impl L2Tlb {
         let epoch = if entry.origin.is_guest() { self.slot_epochs[usize::from(entry.origin.0)] } else { 0 };
         let set = self.set(entry.vpn2);
         let ways = &self.entries[set..set + WAYS];
-        let same = |old: &L2Entry| {
-            old.vpn2 == entry.vpn2 && (old.global || entry.global || old.asid == entry.asid)
-        };
+        let same =
+            |old: &L2Entry| old.vpn2 == entry.vpn2 && (old.global || entry.global || old.asid == entry.asid);
         let way = ways
             .iter()
             .position(same)

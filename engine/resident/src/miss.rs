@@ -14,7 +14,9 @@
 use machine::cp0::{Mode, page_grain};
 use machine::segments::{self, Segment};
 use machine::tlb::entry_lo;
-use machine::{AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry, Trap};
+use machine::{
+    AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry, Trap,
+};
 use mips::Op;
 
 use crate::event::{Event, StopCause};
@@ -62,14 +64,14 @@ impl Running<'_> {
         if let Some(entry) = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0) {
             self.vcpu.counters.tlb_l2tlb_hits += 1;
             self.charge(self.costs.l2tlb_hit);
-            self.note(self.costs.l2tlb_hit, "l2tlb", || {
+            self.note("l2tlb", || {
                 vec![("hit", true.into()), ("lo0", entry.lo[0].into()), ("lo1", entry.lo[1].into())]
             });
             self.write_hardware(&entry, None);
             return Flow::Resume;
         }
         self.charge(self.costs.l2tlb_miss);
-        self.note(self.costs.l2tlb_miss, "l2tlb", || vec![("hit", false.into())]);
+        self.note("l2tlb", || vec![("hit", false.into())]);
         self.resolve(trap, vaddr, access)
     }
 
@@ -107,7 +109,7 @@ impl Running<'_> {
         match segments::classify(vaddr, self.vcpu.cp0.mode(), &self.vcpu.cp0) {
             Err(_) => GuestView::Fault(Exception::AddressError { vaddr, access }),
             Ok(Segment::Unmapped { phys, .. }) => {
-                self.note(0, "kernel segment", || vec![("paddr", phys.into())]);
+                self.note("kernel segment", || vec![("paddr", phys.into())]);
                 GuestView::Pair(direct_pair(vaddr, phys))
             }
             Ok(Segment::Mapped) => self.virtual_tlb_view(vaddr, access),
@@ -117,7 +119,7 @@ impl Running<'_> {
     fn virtual_tlb_view(&mut self, vaddr: u64, access: AccessKind) -> GuestView {
         self.charge(self.costs.virtual_tlb_lookup);
         let found = self.vcpu.tlb.find(vaddr, self.asid());
-        self.note(self.costs.virtual_tlb_lookup, "virtual tlb", || match found {
+        self.note("virtual tlb", || match found {
             Some(index) => vec![("hit", true.into()), ("index", (index as u64).into())],
             None => vec![("hit", false.into())],
         });
@@ -240,7 +242,7 @@ impl Running<'_> {
         let written = self.hardware.cpu.tlb_write(index, hardware_entry);
         assert!(written.is_ok(), "two hardware entries for {:#x}: {written:?}", entry.vpn2);
         self.hardware.origins[index] = entry.origin;
-        self.note(0, "insert", || {
+        self.note("insert", || {
             vec![
                 ("index", (index as u64).into()),
                 ("vpn2", entry.vpn2.into()),
@@ -310,9 +312,7 @@ impl Running<'_> {
             self.vcpu.counters.page_faults_absent += 1;
         }
         self.charge(self.costs.page_fault);
-        self.note(self.costs.page_fault, "page fault", || {
-            vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]
-        });
+        self.note("page fault", || vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]);
         self.vcpu.state = VcpuState::Faulted;
         let cpu = &self.hardware.cpu;
         self.events.push(Event::PageFault {
@@ -403,7 +403,7 @@ impl Running<'_> {
     }
 
     fn note_pmap(&mut self, page: Ppn, row: &PmapRow) {
-        self.note(0, "pmap", || {
+        self.note("pmap", || {
             vec![
                 ("ppn", u64::from(page.0).into()),
                 ("state", state_name(row.state()).into()),
@@ -420,7 +420,7 @@ impl Running<'_> {
         let (cpu, node) = (u64::from(self.hardware.cpu.id), u64::from(self.hardware.cpu.node.0));
         let asid = u64::from(self.vcpu.cp0.entry_hi as u8);
         let kernel = self.vcpu.cp0.mode() == machine::cp0::Mode::Kernel;
-        self.note(self.costs.trap, "miss", || {
+        self.note("miss", || {
             vec![
                 ("vaddr", vaddr.into()),
                 ("access", access_name(access).into()),

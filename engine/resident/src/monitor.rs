@@ -749,7 +749,10 @@ impl Monitor {
         let end = paddr.0.checked_add(bytes).filter(|end| *end <= 1 << 36).ok_or(error.clone())?;
         let pmap = &self.vm(vm)?.pmap;
         let is_ram = |page: u64| {
-            matches!(pmap.row(Ppn(page as u32)).state(), PageState::Absent | PageState::Private | PageState::Shared)
+            matches!(
+                pmap.row(Ppn(page as u32)).state(),
+                PageState::Absent | PageState::Private | PageState::Shared
+            )
         };
         let mut pages = paddr.0 / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
         if pages.all(is_ram) { Ok(()) } else { Err(error) }
@@ -762,7 +765,7 @@ impl Monitor {
             let vcpu = vcpu_of(&mut self.vms, id);
             if vcpu.state == VcpuState::Faulted {
                 slot.hardware.cpu.now.0 += cycles;
-                vcpu.counters.cycles_monitor += cycles;
+                vcpu.charge(cycles);
             }
         }
     }
@@ -893,7 +896,7 @@ impl CpuSlot {
         self.hardware.cpu.tlb_flush();
         self.hardware.cpu.now.0 += costs.vcpu_switch;
         vcpu.counters.vcpu_switches += 1;
-        vcpu.counters.cycles_monitor += costs.vcpu_switch;
+        vcpu.charge(costs.vcpu_switch);
         running(&mut self.hardware, vm, id.vcpu, costs, &mut self.events).sync_hardware();
     }
 
@@ -925,9 +928,7 @@ impl CpuSlot {
     fn shoot_down(&mut self, page: Mpn) {
         for index in 0..self.hardware.cpu.tlb().len() {
             let entry = self.hardware.cpu.tlb().get(index);
-            let holds = |lo: &u64| {
-                *lo & machine::tlb::entry_lo::V != 0 && crate::miss::machine_page(*lo) == page
-            };
+            let holds = |lo: &u64| *lo & machine::tlb::entry_lo::V != 0 && crate::miss::machine_page(*lo) == page;
             if !entry.hidden && entry.lo.iter().any(holds) {
                 self.hardware.cpu.tlb_invalidate(index);
             }

@@ -126,7 +126,10 @@ impl Pmap {
 
     /// Declares what a page is, without a machine page and without mappings.
     pub fn declare(&mut self, page: Ppn, state: PageState) {
-        assert!(!matches!(state, PageState::Private | PageState::Shared), "a page with memory is set, not declared");
+        assert!(
+            !matches!(state, PageState::Private | PageState::Shared),
+            "a page with memory is set, not declared"
+        );
         self.table.set(page.0 as usize, PmapRow { state: state as u8, ..PmapRow::default() });
     }
 

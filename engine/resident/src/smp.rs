@@ -48,9 +48,8 @@ impl Smp {
     /// them have 4 bytes; an access of another size reads 0 and writes nothing.
     pub fn access(&mut self, vcpu: u32, access: &BusAccess) -> Option<u64> {
         let vcpu = vcpu as usize;
-        let place = Smp::WINDOWS.iter().position(|window| {
-            (window.base.0..window.end()).contains(&access.address)
-        })?;
+        let place =
+            Smp::WINDOWS.iter().position(|window| (window.base.0..window.end()).contains(&access.address))?;
         if access.bytes != 4 {
             return Some(0);
         }

@@ -84,7 +84,9 @@ impl Running<'_> {
                 self.complete_access(&pending.access, answer);
             }
             VcpuState::Ready | VcpuState::Faulted => {}
-            state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => unreachable!("a {state:?} vCPU is not run"),
+            state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => {
+                unreachable!("a {state:?} vCPU is not run")
+            }
         }
     }
 
@@ -111,6 +113,9 @@ impl Running<'_> {
     /// Takes one trap.
     fn handle(&mut self, trap: &Trap) -> Flow {
         self.vcpu.counters.traps += 1;
+        if let Some(follower) = &mut self.vcpu.follower {
+            follower.trapped();
+        }
         self.charge(self.costs.trap);
         match trap.exception {
             Exception::TlbRefill { .. } => {
@@ -167,7 +172,7 @@ impl Running<'_> {
         self.charge(self.costs.forward);
         self.enter(exception, trap.pc, trap.in_delay_slot);
         let vector = self.hardware.cpu.regs.pc;
-        self.note(self.costs.forward, "forward", || {
+        self.note("forward", || {
             vec![("code", u64::from(exception.code()).into()), ("vector", vector.into()), ("epc", trap.pc.into())]
         });
         if vector == trap.pc {
@@ -271,30 +276,30 @@ impl Running<'_> {
     /// Charges an action of the monitor.
     pub(crate) fn charge(&mut self, cycles: u64) {
         self.hardware.cpu.now.0 += cycles;
-        self.vcpu.counters.cycles_monitor += cycles;
+        self.vcpu.charge(cycles);
     }
 
     /// Adds a step for the follower, if there is one that records.
-    pub(crate) fn note(
-        &mut self,
-        cycles: u64,
-        kind: &'static str,
-        values: impl FnOnce() -> Vec<(&'static str, Value)>,
-    ) {
-        let Some(follower) = self.vcpu.follower.as_mut().filter(|follower| follower.is_recording()) else { return };
-        follower.step(Step { kind, cycle: self.hardware.cpu.now.0, cycles, values: values() });
+    pub(crate) fn note(&mut self, kind: &'static str, values: impl FnOnce() -> Vec<(&'static str, Value)>) {
+        let Some(follower) = self.vcpu.follower.as_mut().filter(|follower| follower.is_recording()) else {
+            return;
+        };
+        follower.step(kind, self.hardware.cpu.now.0, values());
     }
 
+    /// Notes the instruction at `pc`; two cycles are a branch with its delay slot.
     #[cold]
     fn note_instruction(&mut self, pc: u64, cycle: Cycles, cycles: u64) {
-        let word = self.hardware.cpu.word_at(pc);
+        let words = (0..cycles).map(|step| (pc + 4 * step, self.hardware.cpu.word_at(pc + 4 * step)));
+        let words: Vec<(u64, u32)> = words.collect();
         let Some(follower) = &mut self.vcpu.follower else { return };
         if let Some(steps) = follower.executed(pc) {
             self.report_followed(Some(steps));
             return;
         }
-        let values = vec![("pc", pc.into()), ("word", u64::from(word).into())];
-        follower.step(Step { kind: "instruction", cycle: cycle.0, cycles, values });
+        for (step, (pc, word)) in (0..).zip(words) {
+            follower.instruction(pc, word, cycle.0 + step);
+        }
     }
 
     fn report_followed(&mut self, steps: Option<Vec<Step>>) {

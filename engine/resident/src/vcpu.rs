@@ -91,6 +91,14 @@ impl Vcpu {
         self.state = VcpuState::Ready;
     }
 
+    /// Accounts for cycles that the monitor spends on its behalf.
+    pub fn charge(&mut self, cycles: u64) {
+        self.counters.cycles_monitor += cycles;
+        if let Some(follower) = &mut self.follower {
+            follower.charge(cycles);
+        }
+    }
+
     /// Drives one external line into the virtual Cause.
     pub fn set_line(&mut self, line: u8, level: bool) {
         let bit = 1 << line;

@@ -113,7 +113,7 @@ pub mod page_mask {
     /// `value` if it is a page size (4^n times 4 KiB), else the mask of the smallest.
     pub fn legal(value: u32) -> u32 {
         let ones = (value & MASK) >> 13;
-        if ones & (ones + 1) == 0 && ones.count_ones() % 2 == 0 { ones << 13 } else { 0 }
+        if ones & (ones + 1) == 0 && ones.count_ones().is_multiple_of(2) { ones << 13 } else { 0 }
     }
 }
 

@@ -60,7 +60,7 @@ impl Cpu {
     #[inline(never)]
     fn load_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
-        if vaddr % bytes != 0 {
+        if !vaddr.is_multiple_of(bytes) {
             return self.refuse(Exception::AddressError { vaddr, access: AccessKind::Load });
         }
         self.load_around_slowly(vaddr, bytes)
@@ -89,7 +89,7 @@ impl Cpu {
     #[inline(never)]
     fn store_slowly(&mut self, vaddr: u64, bytes: u64, value: u64) -> Stored {
         let vaddr = self.effective_address(vaddr);
-        if vaddr % bytes != 0 {
+        if !vaddr.is_multiple_of(bytes) {
             self.fault = Fault::Exception(Exception::AddressError { vaddr, access: AccessKind::Store });
             return Stored::Fault;
         }

@@ -144,7 +144,7 @@ impl Cpu {
     /// as far as the memory's value tells.
     fn store_conditional(&mut self, insn: Insn, vaddr: u64, bytes: u64) -> Outcome {
         let vaddr = self.effective_address(vaddr);
-        if vaddr % bytes != 0 {
+        if !vaddr.is_multiple_of(bytes) {
             return self.raise_in_run(Exception::AddressError { vaddr, access: AccessKind::Store });
         }
         let Some(address) = self.store_address(vaddr) else {

@@ -162,7 +162,7 @@ fn random_cpu(seed: u64) -> Cpu {
     }
     cpu.regs.gpr[17] = PROGRAM + 0x1000;
     cpu.regs.gpr[7] = u64::from(random.insn(&[Op::Daddiu, Op::Bne, Op::Sd, Op::Beql]));
-    let fr = if seed % 2 == 0 { status::FR } else { 0 };
+    let fr = if seed.is_multiple_of(2) { status::FR } else { 0 };
     let kernel = status::KX | status::SX | status::UX | status::CU1 | fr;
     set_status(&mut cpu, kernel | status::IE | status::IM_MASK);
     cpu.cp0.write(11, 0, 20, cpu.now);

@@ -19,10 +19,8 @@ impl Condition {
     const SIGNALING: u8 = 8;
 
     /// The manual's mnemonics, by encoding.
-    const NAMES: [&str; 16] = [
-        "f", "un", "eq", "ueq", "olt", "ult", "ole", "ule", "sf", "ngle", "seq", "ngl", "lt",
-        "nge", "le", "ngt",
-    ];
+    const NAMES: [&str; 16] =
+        ["f", "un", "eq", "ueq", "olt", "ult", "ole", "ule", "sf", "ngle", "seq", "ngl", "lt", "nge", "le", "ngt"];
 
     /// The condition that the low four bits of an instruction's function field encode.
     #[inline]
@@ -55,10 +53,7 @@ fn compare<F: Format>(Condition(condition): Condition, fs: u64, ft: u64) -> (boo
         let is_invalid = condition & Condition::SIGNALING != 0
             || is_signaling::<F>(magnitude_s)
             || is_signaling::<F>(magnitude_t);
-        return (
-            condition & Condition::UNORDERED != 0,
-            Flags::INVALID.when(is_invalid),
-        );
+        return (condition & Condition::UNORDERED != 0, Flags::INVALID.when(is_invalid));
     }
     let (key_s, key_t) = (order_key::<F>(fs), order_key::<F>(ft));
     let relation = if key_s < key_t {
@@ -80,9 +75,5 @@ fn is_signaling<F: Format>(magnitude: u64) -> bool {
 #[inline]
 fn order_key<F: Format>(bits: u64) -> i64 {
     let magnitude = (bits & !F::SIGN) as i64;
-    if bits & F::SIGN != 0 {
-        -magnitude
-    } else {
-        magnitude
-    }
+    if bits & F::SIGN != 0 { -magnitude } else { magnitude }
 }

@@ -33,13 +33,7 @@ impl Rounding {
     /// Whether a magnitude whose kept part is `is_odd` and whose dropped part is `dropped` (`half`
     /// being a half of the last kept place) grows by one in the last kept place.
     #[inline]
-    pub(super) const fn increments(
-        self,
-        is_negative: bool,
-        is_odd: bool,
-        dropped: u64,
-        half: u64,
-    ) -> bool {
+    pub(super) const fn increments(self, is_negative: bool, is_odd: bool, dropped: u64, half: u64) -> bool {
         match self {
             Self::NearestEven => dropped > half || (dropped == half && is_odd),
             Self::TowardZero => false,

@@ -146,19 +146,12 @@ impl Fcsr {
         let (written, bits) = match number {
             fcr::FCCR => (CONDITIONS, word << 24 & FCC7_1 | word << 23 & FCC0),
             fcr::FEXR => (FEXR_BITS, word),
-            fcr::FENR => (
-                FENR_BITS | FS,
-                word & FENR_BITS | word << FENR_FS_SHIFT & FS,
-            ),
+            fcr::FENR => (FENR_BITS | FS, word & FENR_BITS | word << FENR_FS_SHIFT & FS),
             fcr::FCSR => (FCSR_BITS, word),
             _ => return Ok(()),
         };
         self.0 = self.0 & !written | bits & written;
-        if self.is_trapping() {
-            Err(FpTrap)
-        } else {
-            Ok(())
-        }
+        if self.is_trapping() { Err(FpTrap) } else { Ok(()) }
     }
 
     /// Whether Cause holds E or an enabled exception.

@@ -92,9 +92,7 @@ pub(super) fn unpack<F: Format>(bits: u64) -> Value {
     if field == F::EXPONENT_MAX {
         return match fraction {
             0 => Value::Infinity { is_negative },
-            _ => Value::Nan {
-                is_signaling: fraction & F::SIGNALING != 0,
-            },
+            _ => Value::Nan { is_signaling: fraction & F::SIGNALING != 0 },
         };
     }
     if field == 0 && fraction == 0 {
@@ -155,19 +153,12 @@ pub(super) fn round<F: Format>(env: Env, number: Number) -> (u64, Flags) {
     if field >= F::EXPONENT_MAX || magnitude >= F::INFINITY {
         return overflow::<F>(env.rounding, number.is_negative);
     }
-    (
-        sign::<F>(number.is_negative) | magnitude,
-        Flags::INEXACT.when(is_inexact),
-    )
+    (sign::<F>(number.is_negative) | magnitude, Flags::INEXACT.when(is_inexact))
 }
 
 /// Rounds a number below the smallest normal one; `field` is its exponent field, 0 or less.
 fn round_tiny<F: Format>(env: Env, number: Number, field: i32) -> (u64, Flags) {
-    let Number {
-        is_negative,
-        significand,
-        ..
-    } = number;
+    let Number { is_negative, significand, .. } = number;
     if env.flush {
         return (sign::<F>(is_negative), Flags::UNDERFLOW | Flags::INEXACT);
     }
@@ -200,8 +191,5 @@ fn overflow<F: Format>(rounding: Rounding, is_negative: bool) -> (u64, Flags) {
         Rounding::Down => is_negative,
     };
     let magnitude = F::INFINITY - u64::from(!to_infinity);
-    (
-        sign::<F>(is_negative) | magnitude,
-        Flags::OVERFLOW | Flags::INEXACT,
-    )
+    (sign::<F>(is_negative) | magnitude, Flags::OVERFLOW | Flags::INEXACT)
 }

@@ -77,9 +77,7 @@ pub(super) fn mul_d(a: u64, b: u64) -> Option<(u64, Flags)> {
         return None;
     }
     // The integer product has 105 bits, or 106 when the exponents say that it carried; 53 are kept.
-    let carry = exponent_field(product).wrapping_add(Double::BIAS as u64)
-        - exponent_field(a)
-        - exponent_field(b);
+    let carry = exponent_field(product).wrapping_add(Double::BIAS as u64) - exponent_field(a) - exponent_field(b);
     let zeros = (a | HIDDEN).trailing_zeros() + (b | HIDDEN).trailing_zeros();
     Some((product, Flags::INEXACT.when(u64::from(zeros) < 52 + carry)))
 }
@@ -93,13 +91,9 @@ pub(super) fn div_d(a: u64, b: u64) -> Option<(u64, Flags)> {
     }
     // The quotient is off by half a place at most, so multiplying back is off by less than 2^53
     // and the low 64 bits tell.
-    let places =
-        exponent_field(a) + Double::BIAS as u64 + 52 - exponent_field(b) - exponent_field(quotient);
+    let places = exponent_field(a) + Double::BIAS as u64 + 52 - exponent_field(b) - exponent_field(quotient);
     let product = significand(quotient).wrapping_mul(significand(b));
-    Some((
-        quotient,
-        Flags::INEXACT.when(product != significand(a) << places),
-    ))
+    Some((quotient, Flags::INEXACT.when(product != significand(a) << places)))
 }
 
 /// The square root of `a` in double precision.
@@ -112,10 +106,7 @@ pub(super) fn sqrt_d(a: u64) -> Option<(u64, Flags)> {
     // As for division: the square is off by less than 2^54.
     let places = exponent_field(a) + Double::BIAS as u64 + 52 - 2 * exponent_field(root);
     let square = significand(root).wrapping_mul(significand(root));
-    Some((
-        root,
-        Flags::INEXACT.when(square != significand(a) << places),
-    ))
+    Some((root, Flags::INEXACT.when(square != significand(a) << places)))
 }
 
 /// `a + b` in single precision.

@@ -86,11 +86,7 @@ macro_rules! binary {
         #[doc = concat!($doc, ", format D.")]
         #[inline]
         pub fn $double(env: Env, fs: u64, ft: u64) -> (u64, Flags) {
-            fast_or_soft(
-                env,
-                || host::$double(fs, ft),
-                || soft::$soft::<Double>(env, fs, ft),
-            )
+            fast_or_soft(env, || host::$double(fs, ft), || soft::$soft::<Double>(env, fs, ft))
         }
     };
 }
@@ -171,11 +167,7 @@ derived!(Double, u64, "D", neg_d abs_d recip_d rsqrt_d madd_d msub_d nmadd_d nms
 /// SQRT.S: the square root of `fs`.
 #[inline]
 pub fn sqrt_s(env: Env, fs: u32) -> (u32, Flags) {
-    low(fast_or_soft(
-        env,
-        || host::sqrt_s(fs),
-        || soft::sqrt::<Single>(env, u64::from(fs)),
-    ))
+    low(fast_or_soft(env, || host::sqrt_s(fs), || soft::sqrt::<Single>(env, u64::from(fs))))
 }
 
 /// SQRT.D: the square root of `fs`.
@@ -187,21 +179,13 @@ pub fn sqrt_d(env: Env, fs: u64) -> (u64, Flags) {
 /// CVT.S.D: a double rounded to single precision.
 #[inline]
 pub fn cvt_s_d(env: Env, fs: u64) -> (u32, Flags) {
-    low(fast_or_soft(
-        env,
-        || host::cvt_s_d(fs),
-        || soft::convert::<Double, Single>(env, fs),
-    ))
+    low(fast_or_soft(env, || host::cvt_s_d(fs), || soft::convert::<Double, Single>(env, fs)))
 }
 
 /// CVT.D.S: a single in double precision; exact.
 #[inline]
 pub fn cvt_d_s(env: Env, fs: u32) -> (u64, Flags) {
-    fast_or_soft(
-        env,
-        || host::cvt_d_s(fs),
-        || soft::convert::<Single, Double>(env, u64::from(fs)),
-    )
+    fast_or_soft(env, || host::cvt_d_s(fs), || soft::convert::<Single, Double>(env, u64::from(fs)))
 }
 
 /// CVT.S.W: the 32-bit integer `fs`.

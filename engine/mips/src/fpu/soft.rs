@@ -14,22 +14,14 @@ use super::format::{Format, Number, Value, normalise, round, shift_right_jam, si
 pub(super) fn add<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     match (unpack::<F>(a), unpack::<F>(b)) {
         (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
-        (Value::Infinity { is_negative: x }, Value::Infinity { is_negative: y }) if x != y => {
-            invalid::<F>()
-        }
+        (Value::Infinity { is_negative: x }, Value::Infinity { is_negative: y }) if x != y => invalid::<F>(),
         (Value::Infinity { .. }, _) => (a, Flags::NONE),
         (_, Value::Infinity { .. }) => (b, Flags::NONE),
         (Value::Zero { is_negative: x }, Value::Zero { is_negative: y }) => {
-            let is_negative = if x == y {
-                x
-            } else {
-                env.rounding == Rounding::Down
-            };
+            let is_negative = if x == y { x } else { env.rounding == Rounding::Down };
             (sign::<F>(is_negative), Flags::NONE)
         }
-        (Value::Finite(x), Value::Zero { .. }) | (Value::Zero { .. }, Value::Finite(x)) => {
-            round::<F>(env, x)
-        }
+        (Value::Finite(x), Value::Zero { .. }) | (Value::Zero { .. }, Value::Finite(x)) => round::<F>(env, x),
         (Value::Finite(x), Value::Finite(y)) => add_finite::<F>(env, x, y),
     }
 }
@@ -41,11 +33,7 @@ fn add_finite<F: Format>(env: Env, x: Number, y: Number) -> (u64, Flags) {
     let addend = u128::from(large.significand) << 63;
     let shift = (large.exponent - small.exponent) as u32;
     let aligned = shift_right_jam(u128::from(small.significand) << 63, shift);
-    let sum = if large.is_negative == small.is_negative {
-        addend + aligned
-    } else {
-        addend - aligned
-    };
+    let sum = if large.is_negative == small.is_negative { addend + aligned } else { addend - aligned };
     if sum == 0 {
         return (sign::<F>(env.rounding == Rounding::Down), Flags::NONE);
     }
@@ -68,18 +56,16 @@ pub(super) fn mul<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     let is_negative = x.is_negative() != y.is_negative();
     match (x, y) {
         (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
-        (Value::Infinity { .. }, Value::Zero { .. })
-        | (Value::Zero { .. }, Value::Infinity { .. }) => invalid::<F>(),
+        (Value::Infinity { .. }, Value::Zero { .. }) | (Value::Zero { .. }, Value::Infinity { .. }) => {
+            invalid::<F>()
+        }
         (Value::Infinity { .. }, _) | (_, Value::Infinity { .. }) => {
             (sign::<F>(is_negative) | F::INFINITY, Flags::NONE)
         }
         (Value::Zero { .. }, _) | (_, Value::Zero { .. }) => (sign::<F>(is_negative), Flags::NONE),
         (Value::Finite(x), Value::Finite(y)) => {
             let product = u128::from(x.significand) * u128::from(y.significand);
-            round::<F>(
-                env,
-                normalise(is_negative, x.exponent + y.exponent + 1, product),
-            )
+            round::<F>(env, normalise(is_negative, x.exponent + y.exponent + 1, product))
         }
     }
 }
@@ -91,25 +77,19 @@ pub(super) fn div<F: Format>(env: Env, a: u64, b: u64) -> (u64, Flags) {
     let is_negative = x.is_negative() != y.is_negative();
     match (x, y) {
         (Value::Nan { .. }, _) | (_, Value::Nan { .. }) => nan::<F>(a, b),
-        (Value::Infinity { .. }, Value::Infinity { .. })
-        | (Value::Zero { .. }, Value::Zero { .. }) => invalid::<F>(),
+        (Value::Infinity { .. }, Value::Infinity { .. }) | (Value::Zero { .. }, Value::Zero { .. }) => {
+            invalid::<F>()
+        }
         (Value::Infinity { .. }, _) => (sign::<F>(is_negative) | F::INFINITY, Flags::NONE),
-        (Value::Zero { .. }, _) | (_, Value::Infinity { .. }) => {
-            (sign::<F>(is_negative), Flags::NONE)
-        }
-        (Value::Finite(_), Value::Zero { .. }) => {
-            (sign::<F>(is_negative) | F::INFINITY, Flags::DIVIDE_BY_ZERO)
-        }
+        (Value::Zero { .. }, _) | (_, Value::Infinity { .. }) => (sign::<F>(is_negative), Flags::NONE),
+        (Value::Finite(_), Value::Zero { .. }) => (sign::<F>(is_negative) | F::INFINITY, Flags::DIVIDE_BY_ZERO),
         (Value::Finite(x), Value::Finite(y)) => {
             // Above 2^62, so the quotient has more bits than either format keeps.
             let dividend = u128::from(x.significand) << 63;
             let divisor = u128::from(y.significand);
             let is_exact = dividend % divisor == 0;
             let quotient = (dividend / divisor) << 64 | u128::from(!is_exact);
-            round::<F>(
-                env,
-                normalise(is_negative, x.exponent - y.exponent, quotient),
-            )
+            round::<F>(env, normalise(is_negative, x.exponent - y.exponent, quotient))
         }
     }
 }
@@ -120,10 +100,7 @@ pub(super) fn sqrt<F: Format>(env: Env, a: u64) -> (u64, Flags) {
     match unpack::<F>(a) {
         Value::Nan { .. } => nan::<F>(a, a),
         Value::Zero { .. } => (a, Flags::NONE),
-        Value::Finite(Number {
-            is_negative: true, ..
-        })
-        | Value::Infinity { is_negative: true } => invalid::<F>(),
+        Value::Finite(Number { is_negative: true, .. }) | Value::Infinity { is_negative: true } => invalid::<F>(),
         Value::Infinity { is_negative: false } => (a, Flags::NONE),
         Value::Finite(x) => {
             // An even exponent halves; the odd one lends a factor of two to the radicand.
@@ -140,9 +117,7 @@ pub(super) fn sqrt<F: Format>(env: Env, a: u64) -> (u64, Flags) {
 pub(super) fn convert<F: Format, G: Format>(env: Env, a: u64) -> (u64, Flags) {
     match unpack::<F>(a) {
         Value::Nan { is_signaling: true } => invalid::<G>(),
-        Value::Nan {
-            is_signaling: false,
-        } => (convert_quiet_nan::<F, G>(a), Flags::NONE),
+        Value::Nan { is_signaling: false } => (convert_quiet_nan::<F, G>(a), Flags::NONE),
         Value::Zero { is_negative } => (sign::<G>(is_negative), Flags::NONE),
         Value::Infinity { is_negative } => (sign::<G>(is_negative) | G::INFINITY, Flags::NONE),
         Value::Finite(number) => round::<G>(env, number),
@@ -170,10 +145,7 @@ pub(super) fn to_integer<F: Format>(rounding: Rounding, a: u64, width_bits: u32)
         _ => return (largest, Flags::INVALID),
     };
     // Fixed point: the integer, a bit of half and a jammed bit of less.
-    let fixed = shift_right_jam(
-        u128::from(number.significand) << 2,
-        (63 - number.exponent) as u32,
-    );
+    let fixed = shift_right_jam(u128::from(number.significand) << 2, (63 - number.exponent) as u32);
     let dropped = fixed as u64 & 3;
     let is_odd = fixed & 4 != 0;
     let increment = rounding.increments(number.is_negative, is_odd, dropped, 2);
@@ -181,11 +153,7 @@ pub(super) fn to_integer<F: Format>(rounding: Rounding, a: u64, width_bits: u32)
     if magnitude > largest as u128 + u128::from(number.is_negative) {
         return (largest, Flags::INVALID);
     }
-    let integer = if number.is_negative {
-        (magnitude as i64).wrapping_neg()
-    } else {
-        magnitude as i64
-    };
+    let integer = if number.is_negative { (magnitude as i64).wrapping_neg() } else { magnitude as i64 };
     (integer, Flags::INEXACT.when(dropped != 0))
 }
 

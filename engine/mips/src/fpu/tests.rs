@@ -9,11 +9,7 @@ mod rules;
 use super::Flags;
 
 /// Random cases a test: enough for every branch in a debug build, for rare roundings in release.
-const CASES: u32 = if cfg!(debug_assertions) {
-    300_000
-} else {
-    10_000_000
-};
+const CASES: u32 = if cfg!(debug_assertions) { 300_000 } else { 10_000_000 };
 
 /// A result of format S or W as the reference carries it.
 fn wide((bits, flags): (u32, Flags)) -> (u64, Flags) {

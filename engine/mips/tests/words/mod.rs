@@ -6,9 +6,7 @@ use mips::Row;
 pub fn random_words(seed: u64, count: usize) -> impl Iterator<Item = u32> {
     let mut state = seed;
     std::iter::repeat_with(move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 32) as u32
     })
     .take(count)
@@ -17,8 +15,5 @@ pub fn random_words(seed: u64, count: usize) -> impl Iterator<Item = u32> {
 /// `count` words of `row` with random fields: the two extremes of every field first.
 pub fn words_of(row: &Row, count: usize) -> impl Iterator<Item = u32> {
     let (value, fields) = (row.value, row.fields);
-    [0, u32::MAX]
-        .into_iter()
-        .chain(random_words(u64::from(value), count))
-        .map(move |bits| value | bits & fields)
+    [0, u32::MAX].into_iter().chain(random_words(u64::from(value), count)).map(move |bits| value | bits & fields)
 }

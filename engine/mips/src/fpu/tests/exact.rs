@@ -43,11 +43,7 @@ fn quarters<F: Format>(bits: u64) -> i128 {
 }
 
 fn signed_quarters<F: Format>(bits: u64) -> i128 {
-    if bits & F::SIGN != 0 {
-        -quarters::<F>(bits)
-    } else {
-        quarters::<F>(bits)
-    }
+    if bits & F::SIGN != 0 { -quarters::<F>(bits) } else { quarters::<F>(bits) }
 }
 
 /// Rounds by definition. `exact` compares the exact magnitude, not zero, with one in quarters.
@@ -57,10 +53,7 @@ fn round_by_search(env: Env, is_negative: bool, exact: impl Fn(i128) -> Ordering
     if env.flush && exact(least_normal) == Ordering::Less {
         return (sign, Flags::UNDERFLOW | Flags::INEXACT);
     }
-    let below = (0..Toy::INFINITY)
-        .rev()
-        .find(|&bits| exact(quarters::<Toy>(bits)).is_ge())
-        .unwrap();
+    let below = (0..Toy::INFINITY).rev().find(|&bits| exact(quarters::<Toy>(bits)).is_ge()).unwrap();
     let is_exact = exact(quarters::<Toy>(below)) == Ordering::Equal;
     let away = match env.rounding {
         Rounding::TowardZero => false,
@@ -74,8 +67,7 @@ fn round_by_search(env: Env, is_negative: bool, exact: impl Fn(i128) -> Ordering
     let chosen = below + u64::from(away && !is_exact);
     // Beyond the greatest finite number, the next place of unbounded exponents is an overflow
     // whether or not the mode lets the result grow.
-    let overflows =
-        chosen == Toy::INFINITY || exact(quarters::<Toy>(Toy::INFINITY)) != Ordering::Less;
+    let overflows = chosen == Toy::INFINITY || exact(quarters::<Toy>(Toy::INFINITY)) != Ordering::Less;
     if overflows {
         return (sign | chosen, Flags::OVERFLOW | Flags::INEXACT);
     }
@@ -91,11 +83,7 @@ fn round_by_search(env: Env, is_negative: bool, exact: impl Fn(i128) -> Ordering
 }
 
 fn every_env() -> impl Iterator<Item = Env> {
-    (0..16).map(|n| Env {
-        rounding: Rounding::from_rm(n),
-        flush: n & 4 != 0,
-        underflow_traps: n & 8 != 0,
-    })
+    (0..16).map(|n| Env { rounding: Rounding::from_rm(n), flush: n & 4 != 0, underflow_traps: n & 8 != 0 })
 }
 
 fn is_finite<F: Format>(bits: u64) -> bool {
@@ -129,11 +117,7 @@ fn every_toy_sum_is_the_exact_sum_rounded() {
             return;
         }
         let expected = round_by_search(env, sum < 0, |m| sum.abs().cmp(&m));
-        assert_eq!(
-            soft::add::<Toy>(env, a, b),
-            expected,
-            "{env:?} {a:#x} + {b:#x}"
-        );
+        assert_eq!(soft::add::<Toy>(env, a, b), expected, "{env:?} {a:#x} + {b:#x}");
     });
 }
 
@@ -146,11 +130,7 @@ fn every_toy_product_is_the_exact_product_rounded() {
         }
         let is_negative = (a ^ b) & Toy::SIGN != 0;
         let expected = round_by_search(env, is_negative, |m| product.cmp(&(m << QUARTER_PLACES)));
-        assert_eq!(
-            soft::mul::<Toy>(env, a, b),
-            expected,
-            "{env:?} {a:#x} * {b:#x}"
-        );
+        assert_eq!(soft::mul::<Toy>(env, a, b), expected, "{env:?} {a:#x} * {b:#x}");
     });
 }
 
@@ -164,11 +144,7 @@ fn every_toy_quotient_is_the_exact_quotient_rounded() {
         let is_negative = (a ^ b) & Toy::SIGN != 0;
         let exact = |m: i128| (dividend << QUARTER_PLACES).cmp(&(m * divisor));
         let expected = round_by_search(env, is_negative, exact);
-        assert_eq!(
-            soft::div::<Toy>(env, a, b),
-            expected,
-            "{env:?} {a:#x} / {b:#x}"
-        );
+        assert_eq!(soft::div::<Toy>(env, a, b), expected, "{env:?} {a:#x} / {b:#x}");
     });
 }
 
@@ -191,11 +167,7 @@ fn every_wide_number_converts_to_toy_rounded_once() {
             let magnitude = quarters::<Wide>(a);
             let is_negative = a & Wide::SIGN != 0;
             let expected = round_by_search(env, is_negative, |m| magnitude.cmp(&(m << places)));
-            assert_eq!(
-                soft::convert::<Wide, Toy>(env, a),
-                expected,
-                "{env:?} {a:#x}"
-            );
+            assert_eq!(soft::convert::<Wide, Toy>(env, a), expected, "{env:?} {a:#x}");
         }
     }
 }
@@ -205,10 +177,7 @@ fn every_toy_number_survives_the_way_through_wide() {
     for a in finite::<Toy>() {
         let (wide, flags) = soft::convert::<Toy, Wide>(Env::default(), a);
         assert_eq!(flags, Flags::NONE);
-        assert_eq!(
-            soft::convert::<Wide, Toy>(Env::default(), wide),
-            (a, Flags::NONE)
-        );
+        assert_eq!(soft::convert::<Wide, Toy>(Env::default(), wide), (a, Flags::NONE));
     }
 }
 
@@ -222,11 +191,7 @@ fn every_wide_nan_converts_to_toy_as_a_nan() {
             (false, 0) => (Toy::DEFAULT_NAN, Flags::NONE),
             (false, _) => (sign | Toy::INFINITY | fraction, Flags::NONE),
         };
-        assert_eq!(
-            soft::convert::<Wide, Toy>(Env::default(), a),
-            expected,
-            "{a:#x}"
-        );
+        assert_eq!(soft::convert::<Wide, Toy>(Env::default(), a), expected, "{a:#x}");
     }
 }
 
@@ -236,11 +201,7 @@ fn every_small_integer_converts_to_toy_rounded_once() {
         for integer in (-600..600i64).filter(|&n| n != 0) {
             let magnitude = i128::from(integer.unsigned_abs()) << QUARTER_PLACES;
             let expected = round_by_search(env, integer < 0, |m| magnitude.cmp(&m));
-            assert_eq!(
-                soft::from_integer::<Toy>(env, integer),
-                expected,
-                "{env:?} {integer}"
-            );
+            assert_eq!(soft::from_integer::<Toy>(env, integer), expected, "{env:?} {integer}");
         }
     }
 }
@@ -257,12 +218,7 @@ fn every_toy_operation_on_infinities_nans_and_zeros_follows_the_table() {
             let (x, y) = (unpack::<Toy>(a), unpack::<Toy>(b));
             let negative = (a ^ b) & Toy::SIGN != 0;
             let signaling = [x, y].contains(&Value::Nan { is_signaling: true });
-            let quiet = |value| {
-                value
-                    == Value::Nan {
-                        is_signaling: false,
-                    }
-            };
+            let quiet = |value| value == Value::Nan { is_signaling: false };
             let nan = match (signaling, quiet(x), quiet(y)) {
                 (true, ..) => Some(invalid),
                 (_, true, _) => Some((a, Flags::NONE)),
@@ -299,10 +255,7 @@ fn every_toy_operation_on_infinities_nans_and_zeros_follows_the_table() {
                 (soft::mul::<Toy>(env, a, b), nan.or(product)),
                 (soft::div::<Toy>(env, a, b), nan.or(quotient)),
             ] {
-                assert!(
-                    expected.is_none_or(|e| e == got),
-                    "{a:#x} {b:#x}: {got:?} {expected:?}"
-                );
+                assert!(expected.is_none_or(|e| e == got), "{a:#x} {b:#x}: {got:?} {expected:?}");
             }
         }
     }
@@ -313,17 +266,10 @@ fn a_zero_sum_is_negative_only_when_both_are_or_rounding_down() {
     for env in every_env() {
         for a in finite::<Toy>() {
             let opposite = a ^ Toy::SIGN;
-            let sign = if env.rounding == Rounding::Down {
-                Toy::SIGN
-            } else {
-                0
-            };
+            let sign = if env.rounding == Rounding::Down { Toy::SIGN } else { 0 };
             assert_eq!(soft::add::<Toy>(env, a, opposite), (sign, Flags::NONE));
         }
-        assert_eq!(
-            soft::add::<Toy>(env, Toy::SIGN, Toy::SIGN),
-            (Toy::SIGN, Flags::NONE)
-        );
+        assert_eq!(soft::add::<Toy>(env, Toy::SIGN, Toy::SIGN), (Toy::SIGN, Flags::NONE));
     }
 }
 
@@ -333,9 +279,7 @@ fn roots_of_zeros_negatives_infinities_and_nans_follow_the_table() {
     for a in (0..Toy::SIGN << 1).filter(|&a| a & Toy::SIGN != 0 || !is_finite::<Toy>(a)) {
         let expected = match unpack::<Toy>(a) {
             Value::Zero { .. } | Value::Infinity { is_negative: false } => (a, Flags::NONE),
-            Value::Nan {
-                is_signaling: false,
-            } => (a, Flags::NONE),
+            Value::Nan { is_signaling: false } => (a, Flags::NONE),
             _ => (Toy::DEFAULT_NAN, Flags::INVALID),
         };
         assert_eq!(soft::sqrt::<Toy>(env, a), expected, "{a:#x}");

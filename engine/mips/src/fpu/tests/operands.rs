@@ -10,18 +10,10 @@ pub struct Shape {
 }
 
 /// Format S.
-pub const SINGLE: Shape = Shape {
-    fraction_bits: 23,
-    exponent_bits: 8,
-    odd: &ODD_SINGLES,
-};
+pub const SINGLE: Shape = Shape { fraction_bits: 23, exponent_bits: 8, odd: &ODD_SINGLES };
 
 /// Format D.
-pub const DOUBLE: Shape = Shape {
-    fraction_bits: 52,
-    exponent_bits: 11,
-    odd: &ODD_DOUBLES,
-};
+pub const DOUBLE: Shape = Shape { fraction_bits: 52, exponent_bits: 11, odd: &ODD_DOUBLES };
 
 /// Magnitudes of format S that begin or end something.
 const ODD_SINGLES: [u64; 26] = [
@@ -143,8 +135,7 @@ impl Shape {
     /// Every odd value with either sign.
     pub fn odd(&self) -> impl Iterator<Item = u64> + Clone + use<> {
         let (odd, sign) = (self.odd, self.sign());
-        odd.iter()
-            .flat_map(move |&magnitude| [magnitude, magnitude | sign])
+        odd.iter().flat_map(move |&magnitude| [magnitude, magnitude | sign])
     }
 
     const fn fraction_mask(&self) -> u64 {
