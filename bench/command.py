@@ -30,7 +30,7 @@ from disco.errors import ImageError
 from disco.guests import images
 from disco.guests.cache import Cache
 
-RECORD = Path("build/bench.json")
+RECORD = Path(__file__).absolute().parent.parent / "build" / "bench.json"
 RUNS = 3
 #: How much more `--full` does: about the amounts that take QEMU ten seconds a row.
 FULL_SCALE = 16
@@ -103,7 +103,9 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--full", action="store_true", help=f"{FULL_SCALE} times the work in each row but boots"
     )
-    parser.add_argument("--record", type=Path, default=RECORD, help="default %(default)s")
+    parser.add_argument(
+        "--record", type=Path, default=RECORD, help="where figures go (default %(default)s)"
+    )
     given = parser.parse_args(arguments)
     rows = tuple(given.rows.split(",")) if given.rows else names
     unknown = [row for row in rows if row not in names]

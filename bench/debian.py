@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import elf
-from bench.kernels import GUESTS
+from bench.kernels import CYCLE, chase, source_of
 from bench.session import DISCO, END, QEMU, START, USERLAND, Boot, Row, Session
 from disco._engine import assemble
 from disco.guests import command, initramfs
@@ -77,7 +77,7 @@ def works(*, scale: int) -> Iterator[Work]:
     size_mib = 4 * scale
     yield Work(
         name="sha256",
-        title=f"integer: sha256 of {size_mib} MiB",
+        title=f"integer: sha256, {size_mib} MiB",
         run=f"head -c {size_mib << 20} /dev/zero | sha256sum > sum",
         verify="cut -c 1-64 sum",
         result=hashlib.sha256(bytes(size_mib << 20)).hexdigest(),
@@ -85,17 +85,26 @@ def works(*, scale: int) -> Iterator[Work]:
     count = 20_000 * scale
     yield Work(
         name="sort",
-        title=f"integer: sort of {count} numbers",
+        title=f"integer: sort, {count:,} numbers",
         prepare=f"awk 'BEGIN {{ x = 1; for (i = 0; i < {count}; i++) {{ x = x * 16807 % 2147483647;"
         " print x } }' > numbers",
         run="sort -n numbers > sorted",
         verify="sha256sum < sorted | cut -c 1-64",
         result=_sha256_of_lines(sorted(_minimal_standard(count))),
     )
-    trips = 2_000 * scale
+    steps = 250_000 * scale
+    yield Work(
+        name="walk",
+        title=f"memory: {steps:,} random steps",
+        run="/bench/walk; echo $? > byte",
+        verify="cat byte",
+        result=str((chase(steps) >> 6) % 256),
+        files={"bench/walk": initramfs.program(_program("walk", steps=steps))},
+    )
+    trips = 1_900 * scale
     yield Work(
         name="switches",
-        title=f"switches: {trips} round trips by pipe",
+        title=f"switches: {trips:,} round trips",
         run="/bench/pingpong; echo $? > byte",
         verify="cat byte",
         result=str(trips % 256),
@@ -104,16 +113,23 @@ def works(*, scale: int) -> Iterator[Work]:
     count = 50 * scale
     yield Work(
         name="processes",
-        title=f"processes: fork and exec, {count} times",
+        title=f"processes: {count:,} of them",
         run=f"i=0; while [ $i -lt {count} ]; do /bin/busybox true && i=$((i + 1)); done",
         verify="echo $i",
         result=str(count),
     )
     count = 100_000 * scale
+    yield Work(
+        name="awk",
+        title=f"interpreter: awk, {count:,} turns",
+        run=f"awk 'BEGIN {{ for (i = 0; i < {count}; i++) s = (s * 3 + i) % 65521; print s }}' > sum",
+        verify="cat sum",
+        result=str(_awk(count)),
+    )
     lines = _sha256_of_lines(range(1, count + 1))
     yield Work(
         name="gzip",
-        title=f"compressors: gzip of {_size_mb(count)} MB",
+        title=f"compressors: gzip, {_size_mb(count)} MB",
         prepare=f"seq {count} > lines",
         run="gzip -c lines > lines.gz",
         verify="gunzip -c lines.gz | sha256sum | cut -c 1-64",
@@ -121,7 +137,7 @@ def works(*, scale: int) -> Iterator[Work]:
     )
     yield Work(
         name="unxz",
-        title=f"compressors: unxz of {_size_mb(count)} MB",
+        title=f"compressors: unxz, {_size_mb(count)} MB",
         run="unxz -c /bench/lines.xz > lines",
         verify="sha256sum < lines | cut -c 1-64",
         result=lines,
@@ -182,12 +198,12 @@ def _boot_row(name: str, title: str, *, end: str) -> Row:
 
 
 _ONE_BOOT = (
-    _boot_row("boot", "boot to the first line of init", end=USERLAND),
-    _boot_row("boot-off", "boot, and off again", end=END),
+    _boot_row("boot", "boot: first line of init", end=USERLAND),
+    _boot_row("boot-off", "boot: and off again", end=END),
 )
 _FOUR_BOOTS = (
-    _boot_row("four-boot", "four at once: all of them in init", end=USERLAND),
-    _boot_row("four-off", "four at once: all of them off again", end=END),
+    _boot_row("four-boot", "four boots: all in init", end=USERLAND),
+    _boot_row("four-off", "four boots: all off again", end=END),
 )
 
 
@@ -215,9 +231,17 @@ def _boots(
 
 def _program(name: str, *, steps: int) -> bytes:
     """One of guests/*.S that is a program for Linux."""
-    source = f".equ STEPS, {steps}\n{(GUESTS / f'{name}.S').read_text()}"
     entry = _PROGRAM_BASE + elf.CODE_OFFSET
-    return elf.executable(assemble(source, entry), base=_PROGRAM_BASE, entry=entry)
+    code = assemble(source_of(f"{name}.S", {"STEPS": steps, **CYCLE}), entry)
+    return elf.executable(code, base=_PROGRAM_BASE, entry=entry)
+
+
+def _awk(count: int) -> int:
+    """What the program of the row `awk` prints."""
+    total = 0
+    for i in range(count):
+        total = (total * 3 + i) % 65521
+    return total
 
 
 def _minimal_standard(count: int) -> Iterator[int]:

@@ -101,15 +101,15 @@ def row_goals(measured: Figures) -> list[Goal]:
     """The goals of a row, as far as it was measured."""
     row, goals = measured.row, []
     if row.ratio_max is not None and measured.ratio is not None:
-        goals.append(_at_most(f"{row.title}: over QEMU", measured.ratio, row.ratio_max, "x"))
+        goals.append(_at_most(f"{row.title}, over QEMU", measured.ratio, row.ratio_max, "x"))
     if row.rate_min is not None and measured.rate is not None:
         rate = measured.rate / 1e6
         goals.append(
             Goal(
-                what=f"{row.title}: instructions a second, at least",
+                what=f"{row.title}: MIPS, at least",
                 value=rate,
                 limit=row.rate_min / 1e6,
-                unit="M",
+                unit="",
                 is_met=measured.rate >= row.rate_min,
             )
         )
@@ -119,13 +119,13 @@ def row_goals(measured: Figures) -> list[Goal]:
 def session_goals(session: Session, runs: Sequence[Run]) -> list[Goal]:
     """Python's share and memory of Disco's runs of a session that boots Debian."""
     name = f"{session.name}: "
-    share = median(run.facts["python_share"] for run in runs)
+    share = 100 * median(run.facts["python_share"] for run in runs)
     room = ROOM_BYTES + session.guests * ROOM_BYTES_PER_GUEST
     peak = max(run.facts["peak_bytes"] for run in runs)
     limit = max(run.facts["guest_bytes"] for run in runs) + room
     return [
-        _at_most(f"{name}Python's share of wall time", share * 100, PYTHON_SHARE_MAX * 100, "%"),
-        _at_most(f"{name}peak memory of the process", peak / 2**20, limit / 2**20, "MiB"),
+        _at_most(f"{name}Python's share of time", share, 100 * PYTHON_SHARE_MAX, "%"),
+        _at_most(f"{name}peak memory", peak / 2**20, limit / 2**20, "MiB"),
     ]
 
 

@@ -9,6 +9,7 @@ Its argument is the JSON form of what to run: kernel, initrd, append, guests, me
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,12 @@ class Lines:
 
 def run(*, kernel: str, initrd: str | None, append: str, guests: int, memory_mib: int) -> int:
     """Runs the VMs until all have ended; 1 if one did not end by itself."""
-    machine = Machine(nodes=guests, cpus=guests, memory_mib_per_node=memory_mib + _ROOM_MIB)
+    machine = Machine(
+        nodes=guests,
+        cpus=guests,
+        memory_mib_per_node=memory_mib + _ROOM_MIB,
+        host_threads=min(guests, os.cpu_count() or 1),
+    )
     with Monitor(machine) as monitor:
         for guest in range(guests):
             vm = monitor.create_vm(

@@ -29,6 +29,8 @@ _KSEG1 = -0x6000_0000
 #: A random cycle through 2^20 lines: see chase.S.
 _MULTIPLIER = 660_741
 _INCREMENT = 362_437
+#: As chase.S and walk.S want them.
+CYCLE = {"MULTIPLIER": _MULTIPLIER, "INCREMENT": _INCREMENT}
 _LINE_COUNT = 1 << 20
 _LINE_SIZE = 64
 _AREA = 0x0400_0000
@@ -137,20 +139,16 @@ def sessions(folder: Path, *, scale: int, wanted: Container[str]) -> Iterator[Se
 
 def build(kernel: Kernel, board: Board) -> bytes:
     """The kernel as an ELF executable for a board."""
-    symbols = {
-        **board.symbols,
-        "STEPS": kernel.steps,
-        "MULTIPLIER": _MULTIPLIER,
-        "INCREMENT": _INCREMENT,
-    }
-    parts = [
-        *(f"        .equ {name}, {value}" for name, value in symbols.items()),
-        (GUESTS / "start.S").read_text(),
-        (GUESTS / f"{kernel.name}.S").read_text(),
-        f'name:   .asciiz "{kernel.name}"',
-    ]
-    code = assemble("\n".join(parts) + "\n", _BASE)
+    symbols = {**board.symbols, **CYCLE, "STEPS": kernel.steps}
+    source = source_of("start.S", symbols) + source_of(f"{kernel.name}.S", {})
+    code = assemble(f'{source}name:   .asciiz "{kernel.name}"\n', _BASE)
     return elf.executable(code, base=_BASE - elf.CODE_OFFSET, entry=_BASE + _ENTRY_OFFSET)
+
+
+def source_of(name: str, symbols: Mapping[str, int]) -> str:
+    """One of guests/*.S, with these symbols defined before it."""
+    lines = [f"        .equ    {symbol}, {value}\n" for symbol, value in symbols.items()]
+    return "".join(lines) + (GUESTS / name).read_text()
 
 
 def xorshift(steps: int) -> int:

@@ -12,6 +12,8 @@ from rich.table import Table
 from bench.figures import Figures, Goal
 from bench.session import DISCO, QEMU
 
+_HEADS = ("guest\nM instr", "guest\nMIPS", "Disco\ns", "QEMU\ns", "\nratio", "of CPU\ntime")
+
 
 def tables(measured: Sequence[Figures], goals: Sequence[Goal]) -> Group:
     """The rows, and whether the goals are met."""
@@ -23,23 +25,15 @@ def _rows(measured: Sequence[Figures]) -> Table:
         title="Disco beside QEMU",
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        caption="medians; ratios are Disco over QEMU, so below 1 Disco is faster",
+        padding=(0, 1, 0, 0),
+        caption="Medians. Ratios are Disco over QEMU: below 1, Disco is faster.",
         caption_justify="left",
     )
-    table.add_column("row", no_wrap=True)
-    table.add_column("what")
-    for head in (
-        "guest\nM instr",
-        "Disco\nMIPS",
-        "Disco\ns",
-        "QEMU\ns",
-        "ratio",
-        "CPU time\nratio",
-    ):
+    table.add_column("\nrow", no_wrap=True)
+    for head in _HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     for one in measured:
         table.add_row(
-            one.row.name,
             one.row.title,
             "" if one.instructions is None else f"{one.instructions / 1e6:,.1f}",
             "" if one.rate is None else f"{one.rate / 1e6:,.0f}",
@@ -52,8 +46,8 @@ def _rows(measured: Sequence[Figures]) -> Table:
 
 
 def _goals(goals: Sequence[Goal]) -> Table:
-    table = Table(title="Goals", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("goal")
+    table = Table(title="Goals", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("goal", no_wrap=True)
     for head in ("measured", "limit"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("")

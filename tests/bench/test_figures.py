@@ -122,7 +122,7 @@ def test_a_ratio_is_of_medians() -> None:
 def test_disco_alone_has_no_ratio_and_no_goal_of_it() -> None:
     measured = figures.figures(ROW, {DISCO: [sort(DISCO, 10.0, 400)]})
     assert measured.ratio is None
-    assert [(goal.unit, goal.is_met) for goal in figures.row_goals(measured)] == [("M", False)]
+    assert [(goal.unit, goal.is_met) for goal in figures.row_goals(measured)] == [("", False)]
 
 
 def test_runs_that_execute_different_instructions_are_an_error() -> None:
