@@ -145,6 +145,8 @@ struct CpuSlot {
     /// The vCPU whose registers are on the CPU.
     loaded: Option<VcpuId>,
     slice_rounds_left: u32,
+    /// A vCPU has run in this round.
+    has_run: bool,
     events: Vec<Event>,
 }
 
@@ -182,6 +184,7 @@ impl Monitor {
                 turn: 0,
                 loaded: None,
                 slice_rounds_left: config.slice_rounds,
+                has_run: false,
                 events: Vec::new(),
             })
             .collect();
@@ -641,8 +644,12 @@ impl Monitor {
         events
     }
 
+    /// Rounds in which a CPU was idle are no part of a time slice: whether they are skipped must not show.
     fn take_turns(&mut self) {
-        for slot in self.cpus.iter_mut().filter(|slot| slot.queue.len() > 1) {
+        for slot in &mut self.cpus {
+            if !std::mem::take(&mut slot.has_run) || slot.queue.len() < 2 {
+                continue;
+            }
             slot.slice_rounds_left = slot.slice_rounds_left.saturating_sub(1);
             if slot.slice_rounds_left == 0 {
                 slot.slice_rounds_left = self.config.slice_rounds;
@@ -835,6 +842,7 @@ impl CpuSlot {
             if vm.vcpus[id.vcpu as usize].is_blocked() {
                 return;
             }
+            self.has_run = true;
             self.load(id, &mut vm, vms, costs);
             running(&mut self.hardware, &mut vm, id.vcpu, costs, &mut self.events).run(until);
             if vm.smp.is_some() {
