@@ -1,0 +1,377 @@
+//! pmap and memmap under random operations of the monitor, while a guest hammers its memory.
+//!
+//! Between short runs pages are placed, taken away, protected, moved and written from outside. A naive model (a
+//! map from page to what it holds) follows; after each step the tables must agree with each other, no TLB may
+//! hold what the pmap does not allow, and memory must read as the model says.
+
+mod guest;
+
+use std::collections::{BTreeMap, HashSet};
+
+use guest::{HALT, KSEG0, PROGRAM, PROGRAM_PHYS, Random};
+use machine::tlb::entry_lo;
+use machine::{Cycles, Mpn, NodeId, PhysAddr, Ppn};
+use resident::memmap::Owner;
+use resident::miss::machine_page;
+use resident::pmap::PageState;
+use resident::{Event, Monitor, MonitorConfig, MonitorError};
+
+const RAM_BYTES: u64 = 1 << 20;
+/// The pages that the guest hammers, and where it keeps a copy of what it wrote last.
+const HAMMERED: u32 = 0x40;
+const HAMMERED_PAGES: u32 = 32;
+const NODES: u16 = 3;
+
+/// The state of both tables against each other, the free lists, and every TLB entry against the pmap.
+fn check(monitor: &mut Monitor, vms: &[u32], free_at_start: usize) {
+    let mut used = BTreeMap::new();
+    for vm in vms {
+        let rows: Vec<_> = {
+            let table = monitor.vm(*vm).unwrap().pmap.table();
+            (0..table.rows()).map(|row| (row as u32, table.get(row))).filter(|(_, row)| row.state != 0).collect()
+        };
+        for (page, row) in rows {
+            match row.state() {
+                PageState::Private => {
+                    assert_eq!(used.insert(row.mpn, (*vm, page)), None, "machine page {} twice", row.mpn);
+                }
+                _ => assert_eq!((row.mpn, row.backmap_count, row.overflowed), (0, 0, 0), "page {page}"),
+            }
+        }
+    }
+    let mut guest_pages = 0;
+    for mpn in 0..monitor.memmap().table().rows() as u32 {
+        let row = monitor.memmap().row(Mpn(mpn));
+        let is_guest = row.owner == Owner::Guest as u8;
+        guest_pages += usize::from(is_guest);
+        let mapper = used.get(&mpn).copied();
+        assert_eq!(is_guest, mapper.is_some(), "machine page {mpn}: {row:?}, used as {mapper:?}");
+        if let Some((vm, page)) = mapper {
+            assert_eq!((row.mapper_count, row.mappers[0].vm, row.mappers[0].ppn), (1, vm, page));
+        } else {
+            assert_eq!(row.mapper_count, 0, "machine page {mpn}");
+        }
+    }
+    let free: usize = (0..NODES).map(|node| monitor.free_pages(node).unwrap()).sum();
+    assert_eq!(free + guest_pages, free_at_start, "no page is lost");
+    for vm in vms {
+        check_tlbs(monitor, *vm);
+    }
+}
+
+/// Every second-level entry that could answer leads to a page as the pmap has it.
+fn check_tlbs(monitor: &mut Monitor, vm: u32) {
+    let entries: Vec<_> = monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().copied().collect()).unwrap();
+    let state = monitor.vm(vm).unwrap();
+    let rows: BTreeMap<u32, u8> = (0..state.pmap.table().rows())
+        .map(|row| state.pmap.table().get(row))
+        .filter(|row| row.state() == PageState::Private)
+        .map(|row| (row.mpn, row.writable))
+        .collect();
+    for lo in entries.iter().flat_map(|entry| entry.lo).filter(|lo| lo & entry_lo::V != 0) {
+        let writable = rows.get(&machine_page(lo).0);
+        let writable =
+            writable.unwrap_or_else(|| panic!("an entry leads to {}, which the VM has not", machine_page(lo)));
+        assert!(*writable != 0 || lo & entry_lo::D == 0, "a protected page may be written");
+    }
+}
+
+/// Stores a running number to a random place of the hammered pages, through one of five names of the page, and
+/// keeps the number in the page's shadow; halts if a load does not give what was stored last.
+///
+/// The names are KSEG0, KSEG1, XKPHYS and two mapped ones, so that backmaps overflow.
+fn hammer() -> String {
+    format!(
+        "
+        b refill
+        nop
+        .org {PROGRAM:#x} + 0x80
+refill: dmfc0 k0, c0_badvaddr
+        dsrl k0, k0, 13
+        dsll k0, k0, 7
+        lui k1, 0x3
+        ori k1, k1, 0xffff
+        and k0, k0, k1
+        ori k0, k0, 0x1f
+        dmtc0 k0, c0_entrylo0
+        daddiu k0, k0, 0x40
+        dmtc0 k0, c0_entrylo1
+        tlbwr
+        eret
+        .org {PROGRAM:#x} + 0x400
+        li t0, {PROGRAM:#x}
+        mtc0 t0, c0_ebase
+        li t0, 0xa0
+        mtc0 t0, c0_status
+        li s0, 1            # the shift register
+        li s1, 0            # the number
+        la s2, names
+        li s3, 0x80030000   # shadows
+again:  dsll t0, s0, 13
+        xor s0, s0, t0
+        dsrl t0, s0, 7
+        xor s0, s0, t0
+        dsll t0, s0, 17
+        xor s0, s0, t0
+        andi t0, s0, 31     # page
+        dsrl t1, s0, 8
+        andi t1, t1, 7      # name
+        dsll t1, t1, 3
+        daddu t1, t1, s2
+        ld t1, 0(t1)
+        dsll t2, t0, 12
+        daddu t1, t1, t2
+        dsll t2, t0, 3
+        daddu t2, t2, s3
+        ld t3, 0(t2)        # what the page should hold
+        ld v0, 0(t1)
+        bne v0, t3, wrong
+        dsrl t0, s0, 16
+        andi t0, t0, 1
+        beq t0, zero, again # half of the accesses are loads only
+        nop
+        daddiu s1, s1, 1
+        sd s1, 0(t1)
+        b again
+        sd s1, 0(t2)
+wrong:  {HALT}
+        .align 3
+names:  .dword 0xffffffff80040000, 0xffffffffa0040000, 0x9800000000040000, 0x9000000000040000
+        .dword 0x0000000000040000, 0xc000000000040000, 0x0000000010040000, 0xffffffffc0040000
+        "
+    )
+}
+
+struct World {
+    monitor: Monitor,
+    vm: u32,
+    random: Random,
+    /// The hammered pages that are present, and whether they may be written.
+    present: BTreeMap<u32, bool>,
+    free_at_start: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed);
+        let config = MonitorConfig {
+            node_of_cpu: vec![0],
+            nodes: NODES,
+            memory_bytes_per_node: 2 << 20,
+            tlb_entries: random.pick(&[8, 16, 64]),
+            l2tlb_entries: random.pick(&[0, 16, 1024]),
+            ..guest::config()
+        };
+        let mut monitor = guest::machine(config);
+        let vm = guest::create(&mut monitor, RAM_BYTES, 1);
+        let free_at_start = (0..NODES).map(|node| monitor.free_pages(node).unwrap()).sum();
+        guest::store(&mut monitor, vm, PROGRAM_PHYS, &guest::assemble(&hammer()));
+        guest::store(&mut monitor, vm, 0x3_0000, &[0; 8 * HAMMERED_PAGES as usize]);
+        guest::start(&mut monitor, vm, 0, 0, PROGRAM + 0x400);
+        World { monitor, vm, random, present: BTreeMap::new(), free_at_start }
+    }
+
+    /// Runs for a while; pages that the guest misses appear on random nodes.
+    fn run(&mut self) {
+        let until = Cycles(self.monitor.now().0 + 40_000);
+        while self.monitor.now() < until {
+            for event in self.monitor.run(until) {
+                let Event::PageFault { page, protected, store, .. } = event else {
+                    let regs = self.monitor.inspect(self.vm, 0, |_, regs| regs.gpr[..32].to_vec()).unwrap();
+                    panic!("the guest read something wrong: {event:?}, {regs:x?}");
+                };
+                let was = self.present.get(&page.0).copied();
+                assert_eq!(was, if protected { Some(false) } else { None }, "page {page}");
+                assert!(store || !protected, "a load needs no permission");
+                let node = self.random.below(usize::from(NODES)) as u16;
+                guest::provide(&mut self.monitor, self.vm, page, node);
+                self.present.insert(page.0, true);
+            }
+        }
+    }
+
+    fn change(&mut self) {
+        let (vm, page) = (self.vm, HAMMERED + self.random.below(HAMMERED_PAGES as usize) as u32);
+        let node = self.random.below(usize::from(NODES)) as u16;
+        let state = self.present.get(&page).copied();
+        let content = self.content(page);
+        match self.random.below(6) {
+            0 | 1 => self.move_page(page, node),
+            2 | 3 => {
+                let writable = self.random.chance(20);
+                let result = self.monitor.protect_page(vm, Ppn(page), writable);
+                self.expect(state.is_some(), result);
+                self.present.entry(page).and_modify(|old| *old = writable);
+            }
+            4 if page == self.page_in_use() => {}
+            4 => {
+                // Its content is gone: the guest's shadow must say so.
+                let result = self.monitor.unmap_page(vm, Ppn(page));
+                self.expect(state.is_some(), result);
+                if self.present.remove(&page).is_some() {
+                    self.set_shadow(page, 0);
+                    assert_eq!(self.content(page), 0, "an absent page reads as zero");
+                    return;
+                }
+            }
+            _ => {
+                let result = self.monitor.place_page(vm, Ppn(page), node).map(|_| ());
+                self.expect(state.is_none(), result);
+                self.present.entry(page).or_insert(true);
+            }
+        }
+        assert_eq!(self.content(page), content, "page {page}");
+    }
+
+    /// The page that the guest is at; it compares and stores in several instructions.
+    fn page_in_use(&mut self) -> u32 {
+        const S0: usize = 16;
+        HAMMERED
+            + self.monitor.inspect(self.vm, 0, |_, regs| regs.gpr[S0] % u64::from(HAMMERED_PAGES)).unwrap() as u32
+    }
+
+    fn move_page(&mut self, page: u32, node: u16) {
+        let old = self.machine_page(page);
+        let result = self.monitor.move_page(self.vm, Ppn(page), node);
+        self.expect(self.present.contains_key(&page), result.clone().map(|_| ()));
+        if let Ok(Some(new)) = result {
+            assert_eq!(self.monitor.memory().node_of(new), NodeId(node));
+            assert_eq!(self.machine_page(page), new);
+            assert_eq!(self.monitor.memmap().row(old).owner, Owner::Free as u8, "the old page is free");
+        }
+    }
+
+    fn expect(&self, possible: bool, result: Result<(), MonitorError>) {
+        let is_refused = matches!(result, Err(MonitorError::PageState { .. }));
+        assert_eq!(possible, result.is_ok(), "{result:?}");
+        assert_eq!(!possible, is_refused);
+    }
+
+    fn machine_page(&mut self, page: u32) -> Mpn {
+        Mpn(self.monitor.vm(self.vm).unwrap().pmap.row(Ppn(page)).mpn)
+    }
+
+    fn content(&mut self, page: u32) -> u64 {
+        guest::load_dwords(&mut self.monitor, self.vm, u64::from(page) << 12, 1)[0]
+    }
+
+    fn shadow(&mut self, page: u32) -> u64 {
+        guest::load_dwords(&mut self.monitor, self.vm, 0x3_0000 + 8 * u64::from(page - HAMMERED), 1)[0]
+    }
+
+    fn set_shadow(&mut self, page: u32, value: u64) {
+        guest::store_dwords(&mut self.monitor, self.vm, 0x3_0000 + 8 * u64::from(page - HAMMERED), &[value]);
+    }
+
+    /// Between a store and its shadow the guest may be interrupted by the end of the round, not by more.
+    fn check(&mut self) {
+        let differing: Vec<u32> = (HAMMERED..HAMMERED + HAMMERED_PAGES)
+            .filter(|page| self.content(*page) != self.shadow(*page))
+            .collect();
+        assert!(differing.len() <= 1, "{differing:?}");
+        check(&mut self.monitor, &[self.vm], self.free_at_start);
+    }
+}
+
+#[test]
+fn a_guest_sees_its_memory_whatever_is_done_with_its_pages() {
+    let mut overflowed = 0;
+    for seed in 0..12 {
+        let mut world = World::new(seed);
+        for _ in 0..60 {
+            world.run();
+            overflowed += count_overflowed(&mut world);
+            for _ in 0..world.random.below(12) {
+                world.change();
+            }
+            world.check();
+        }
+    }
+    assert!(overflowed > 100, "rows whose backmaps overflowed were there: {overflowed}");
+}
+
+fn count_overflowed(world: &mut World) -> usize {
+    let pmap = &world.monitor.vm(world.vm).unwrap().pmap;
+    (HAMMERED..HAMMERED + HAMMERED_PAGES).filter(|page| pmap.row(Ppn(*page)).overflowed != 0).count()
+}
+
+/// A store loop on one page, interrupted by protection: the value may not change until the fault is answered.
+#[test]
+fn after_protect_no_store_passes() {
+    for l2tlb_entries in [0, 64] {
+        let mut monitor = guest::machine(MonitorConfig { l2tlb_entries, ..guest::config() });
+        let source = format!("li t0, {:#x}\n again: daddiu v0, v0, 1\n b again\n sd v0, 0(t0)", KSEG0 + 0x4_0000);
+        let vm = guest::boot(&mut monitor, RAM_BYTES, 0, &source);
+        let mut last = 0;
+        for _ in 0..20 {
+            let until = monitor.now().0 + 50_000;
+            guest::run(&mut monitor, until);
+            monitor.protect_page(vm, Ppn(0x40), false).unwrap();
+            let before = guest::load_dwords(&mut monitor, vm, 0x4_0000, 1)[0];
+            assert!(before > last, "it stores when it may");
+            let events = monitor.run(Cycles(until + 100_000));
+            assert!(
+                matches!(
+                    events.as_slice(),
+                    [Event::PageFault { page: Ppn(0x40), store: true, protected: true, .. }]
+                ),
+                "{events:?}"
+            );
+            assert_eq!(guest::load_dwords(&mut monitor, vm, 0x4_0000, 1)[0], before);
+            let refused = monitor.write_physical(vm, PhysAddr(0x4_0000), &[1]);
+            assert_eq!(refused, Err(MonitorError::NotPresent { vm, page: Ppn(0x40) }));
+            last = before;
+        }
+    }
+}
+
+/// Code that moves, or is replaced where it lies, is executed as it is now.
+#[test]
+fn moved_and_rewritten_code_is_executed_as_it_is() {
+    let mut monitor = guest::machine(MonitorConfig { nodes: 2, ..guest::config() });
+    let code = |number: u32| mips::assemble(&format!("jr ra\n addiu v0, zero, {number}"), 0).unwrap();
+    let source = "
+        li t0, 0x80040000
+        li t1, 0x80050000
+again:  jalr t0
+        nop
+        b again
+        sd v0, 0(t1)
+    ";
+    let vm = guest::boot(&mut monitor, RAM_BYTES, 0, source);
+    for number in 1..20 {
+        guest::store(&mut monitor, vm, 0x4_0000, &code(number));
+        if number % 3 == 0 {
+            monitor.move_page(vm, Ppn(0x40), (number % 2) as u16).unwrap().unwrap();
+        }
+        let until = monitor.now().0 + 40_000;
+        assert!(guest::run(&mut monitor, until).is_empty());
+        assert_eq!(guest::load_dwords(&mut monitor, vm, 0x5_0000, 1), [u64::from(number)]);
+    }
+}
+
+#[test]
+fn a_destroyed_vm_returns_every_page_zeroed() {
+    let mut monitor = guest::machine(MonitorConfig { nodes: 2, ..guest::config() });
+    let free = |monitor: &Monitor| [0, 1].map(|node| monitor.free_pages(node).unwrap());
+    let before = free(&monitor);
+    for seed in 0..10 {
+        let mut random = Random(seed);
+        let vm = guest::boot(&mut monitor, RAM_BYTES, 0, &format!("li v0, 5\n {HALT}"));
+        for _ in 0..40 {
+            guest::store(&mut monitor, vm, random.below(RAM_BYTES as usize - 8) as u64 & !7, &[0xff; 8]);
+        }
+        guest::run_to_halt(&mut monitor, 1_000_000);
+        monitor.destroy_vm(vm).unwrap();
+        assert_eq!(free(&monitor), before);
+        assert_eq!(monitor.vm(vm).err(), Some(MonitorError::NoVm(vm)));
+    }
+    let dirty: HashSet<u32> = (0..monitor.memmap().table().rows() as u32)
+        .filter(|mpn| {
+            let mut bytes = [0; 4096];
+            monitor.memory().read(Mpn(*mpn).address(), &mut bytes);
+            bytes.iter().any(|byte| *byte != 0)
+        })
+        .collect();
+    assert!(dirty.is_empty(), "{dirty:?}");
+}
