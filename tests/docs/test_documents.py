@@ -30,7 +30,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"(?:engine|disco|tests|docs|bench|guests|scripts|\.ci)/[\w./-]*")
 #: "`name` in `file`"
 PLACE = re.compile(r"`(?:\w+(?:::|\.))*(\w+)` in\s+`([\w./-]+\.(?:rs|py))`")
-COMMENT = re.compile(r"\s{2,}#.*$")
+#: What a shell takes away: a comment, and where standard input comes from.
+SHELL_ONLY = re.compile(r"\s{2,}#.*$|\s+<\s+\S+$")
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -55,7 +56,7 @@ def commands(document: Path, program: str) -> list[str]:
         line[2:] for text in blocks(document, "") for line in text.splitlines() if line[:2] == "$ "
     ]
     lines += inline_code(document)
-    bare = (COMMENT.sub("", line).strip() for line in lines)
+    bare = (SHELL_ONLY.sub("", line).strip() for line in lines)
     return [line for line in bare if line.startswith(program + " ")]
 
 
