@@ -400,6 +400,7 @@ impl Running<'_> {
             cpu.complete_bus_load(access, answer);
         }
         self.vcpu.counters.instructions += 1;
+        self.vcpu.counters.cycles_kernel += 1;
     }
 
     fn note_pmap(&mut self, page: Ppn, row: &PmapRow) {
