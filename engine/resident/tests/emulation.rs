@@ -190,7 +190,7 @@ fn a_cp0_register_reads_back_as_on_the_bare_cpu() {
 fn status_reads_back_as_on_the_bare_cpu() {
     let kernel = !(status::KSU_MASK | status::IE);
     let rows = [
-        u32::MAX & kernel,
+        kernel,
         0xaaaa_aaaa & kernel,
         0x5555_5555 & kernel,
         status::TS | status::SR | status::NMI,

@@ -507,7 +507,7 @@ impl Model {
         let own_codes = random.chance(50);
         let habits = Habits {
             scan_percent: random.pick(&[0, 0, 5, 40]),
-            preload_percent: random.pick(&[0, 30]),
+            preload_percent: random.pick(&[0, 30, 90]),
             large_pages: random.chance(60),
             full_flushes: random.chance(60),
         };
@@ -731,10 +731,6 @@ impl Model {
     fn flush_row(&mut self, row: usize, space: usize) {
         let asid = self.asids[space];
         let is_global = self.rows[row].is_global;
-        let is_small = self.rows[row].mask == 0 && self.rows[row].kind == RowKind::Ordinary;
-        if is_small && self.random.chance(self.habits.preload_percent) {
-            return self.preload(row, space);
-        }
         match self.random.below(10) {
             0 if self.habits.full_flushes => self.flush_all(),
             1..=3 if !is_global && self.habits.full_flushes => {
@@ -803,11 +799,21 @@ impl Model {
                 *half = self.random_lo(row);
             }
         }
+        let is_small = self.rows[row].mask == 0 && self.rows[row].kind == RowKind::Ordinary;
+        let is_preloaded = is_small && self.random.chance(self.habits.preload_percent);
+        if is_preloaded && self.random.chance(50) {
+            // An entry with nothing in it must end the old one too.
+            lo = lo.map(|lo| lo & !(entry_lo::V | IS_YOUNG));
+        }
         self.poke_row(row, space, lo);
         for _ in 0..self.random.below(4) {
             self.random_access(Some(row));
         }
-        self.flush_row(row, space);
+        if is_preloaded {
+            self.preload(row, space);
+        } else {
+            self.flush_row(row, space);
+        }
     }
 
     /// A space that moves to a new ASID may change without any flush.
@@ -899,7 +905,7 @@ impl Model {
             self.random.pick(&[KSEG0, KSEG0 + 0x2000_0000, 0x9800_0000_0000_0000, 0x8000_0000_0000_0000]);
         let asid = 1 + self.random.below(ASID_MAX as usize) as u64;
         self.step_at(Op::Drop, DECOY_SLOT, 0, 0, 0);
-        self.step_at(Op::Place, DECOY_SLOT, segment + (frame & !0x1fff) | asid, scratch, 0);
+        self.step_at(Op::Place, DECOY_SLOT, (segment + (frame & !0x1fff)) | asid, scratch, 0);
         self.direct_load(segment + frame + 8, frame + 8);
     }
 
