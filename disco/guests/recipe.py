@@ -79,7 +79,7 @@ def init_script() -> bytes:
 
 def kernel_file_wanted(path: str) -> bool:
     """Whether a file of a kernel package is looked at: the kernel, modules and their tables."""
-    return path.startswith("boot/vmlinu") or path.startswith("lib/modules/")
+    return path.startswith(("boot/vmlinu", "lib/modules/"))
 
 
 def kernel_of(files: Mapping[str, bytes]) -> bytes:

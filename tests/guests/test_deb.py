@@ -23,7 +23,7 @@ def test_wanted_files_are_read(tmp_path: Path, compression: str) -> None:
 
 def test_a_package_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
     path, whole = tmp_path / "a.deb", deb(FILES)
-    for size in range(0, len(whole) - 1):  # the last byte may be padding
+    for size in range(len(whole) - 1):  # the last byte may be padding
         path.write_bytes(whole[:size])
         with pytest.raises(ImageError, match=r"a\.deb: (damaged|not a Debian package)"):
             read_files(path, lambda name: True)
