@@ -9,6 +9,7 @@ use machine::{Asid, Exception, TlbEntry, Trap};
 use mips::Op;
 
 use crate::event::StopCause;
+use crate::smp::Smp;
 use crate::trap::{Flow, Running};
 use crate::vcpu::VcpuState;
 
@@ -91,6 +92,9 @@ impl Running<'_> {
         let insn = trap.insn;
         let value = self.hardware.cpu.regs.gpr[usize::from(insn.rt)];
         let now = self.hardware.cpu.now;
+        if (insn.rd, insn.sel()) == register::COUNT && self.keeps_clock(value as u32) {
+            return;
+        }
         let (status_before, grain_before) = (self.vcpu.cp0.status, self.vcpu.cp0.page_grain);
         let cp0 = &mut self.vcpu.cp0;
         let effect = match insn.op {
@@ -103,6 +107,18 @@ impl Running<'_> {
         if effect.context || (insn.rd, insn.sel()) == register::USER_LOCAL {
             self.sync_hardware();
         }
+    }
+
+    /// Whether a write of Count changes nothing, as vCPUs have one clock; if not, the others will be told.
+    fn keeps_clock(&mut self, value: u32) -> bool {
+        let now = self.clock();
+        let count = self.vcpu.cp0.count(now);
+        let Some(smp) = self.smp.as_mut() else { return false };
+        let keeps = Smp::is_synchronising(count, value);
+        if !keeps {
+            smp.set_clock_source(self.vcpu_index);
+        }
+        keeps
     }
 
     /// The meaning of addresses changed: nothing that was translated before may answer.
@@ -136,7 +152,9 @@ impl Running<'_> {
                 ("lo1", entry.lo[1].into()),
             ]
         });
-        self.virtual_tlb_written(index, &old, is_random);
+        // With one slot left to be random, the guest knows which one it displaces.
+        let is_blind = is_random && (self.vcpu.cp0.wired as usize) + 1 < self.vcpu.tlb.len();
+        self.virtual_tlb_written(index, &old, is_blind);
         Ok(())
     }
 

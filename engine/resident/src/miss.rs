@@ -256,9 +256,9 @@ impl Running<'_> {
 
     /// The guest wrote slot `index` of its TLB: nothing older may answer for that address, and the new entry is
     /// ready in the hardware (SOSP'97: the emulated TLB write is what inserts).
-    pub(crate) fn virtual_tlb_written(&mut self, index: usize, old: &TlbEntry, is_random: bool) {
+    pub(crate) fn virtual_tlb_written(&mut self, index: usize, old: &TlbEntry, is_blind: bool) {
         let entry = *self.vcpu.tlb.get(index);
-        if !is_random || old.page_mask != 0 {
+        if !is_blind || old.page_mask != 0 {
             self.drop_slot_ghosts(index);
         }
         if entry.hidden {

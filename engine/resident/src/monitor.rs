@@ -150,6 +150,9 @@ struct CpuSlot {
     events: Vec<Event>,
 }
 
+/// As many as the interrupt controller and the coherence manager serve.
+const VCPUS_MAX: u32 = 32;
+
 type Vms = Vec<Option<Mutex<Vm>>>;
 
 /// The machine with the resident part of the monitor on it.
@@ -221,6 +224,11 @@ impl Monitor {
         if let Some(bad) = ram.iter().find(|range| !range.is_valid()) {
             return Err(MonitorError::BadRange(*bad));
         }
+        if !(1..=VCPUS_MAX).contains(&vcpus) {
+            return Err(MonitorError::Machine(format!(
+                "a VM of {vcpus} vCPUs asked; possible are 1 to {VCPUS_MAX}"
+            )));
+        }
         let id = self.vms.len() as u32;
         let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries)?;
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
@@ -268,7 +276,8 @@ impl Monitor {
         Ok(())
     }
 
-    /// Resets a vCPU and makes it ready to run at `pc` with these registers.
+    /// Resets a vCPU and makes it ready to run at `pc` with these registers. With vCPU 0, what connects it to
+    /// others is reset too, and they wait for it to start them.
     ///
     /// # Errors
     /// [`MonitorError::NoVm`], [`MonitorError::NoVcpu`].
@@ -277,7 +286,13 @@ impl Monitor {
         for slot in &mut self.cpus {
             slot.unload(VcpuId { vm, vcpu }, &mut self.vms);
         }
-        self.vcpu(vm, vcpu)?.reset(vcpu, pc, gpr);
+        let now = self.now;
+        let state = self.vm(vm)?;
+        state.vcpus[vcpu as usize].reset(vcpu, pc, gpr);
+        state.vcpus[vcpu as usize].cp0.set_count(0, now);
+        if vcpu == 0 {
+            state.reset_platform();
+        }
         Ok(())
     }
 
@@ -849,6 +864,7 @@ impl CpuSlot {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
                 self.hardware.cpu.regs.ll_bit = false;
                 vm.apply_power_actions();
+                vm.share_clock(self.hardware.cpu.now);
             }
         }
     }
@@ -885,7 +901,10 @@ impl CpuSlot {
     fn load(&mut self, id: VcpuId, vm: &mut Vm, vms: &Vms, costs: &Costs) {
         if let VcpuState::Starting(address) = vm.vcpus[id.vcpu as usize].state {
             self.loaded = self.loaded.filter(|loaded| *loaded != id);
+            let now = self.hardware.cpu.now;
+            let count = vm.vcpus[0].cp0.count(now);
             vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[]);
+            vm.vcpus[id.vcpu as usize].cp0.set_count(count, now);
         }
         if self.loaded == Some(id) {
             return;

@@ -5,8 +5,10 @@
 //! other's writes at slice boundaries; a vCPU's interrupt lines are looked up when its slice begins.
 //!
 //! Slices mean that one vCPU can be ahead of another by up to a slice. Count must not tell: Linux takes a clock
-//! that goes backwards between CPUs for a wrap-around. So no read of Count is earlier than the last one by any
-//! vCPU of the VM ([`Smp::clock`]).
+//! that goes backwards between CPUs for a wrap-around and loses 43 seconds. So there is one clock. No read of
+//! Count is earlier than the last one by any vCPU of the VM ([`Smp::clock`]); a write of nearly what it shows,
+//! which is how Linux synchronises a new CPU, changes nothing ([`Smp::is_synchronising`]); and any other write
+//! sets it for all vCPUs.
 
 use machine::coherence::{CPC_BASE, CPC_BYTES, CoherenceManager, GCR_BASE, GCR_BYTES, GIC_BASE, PowerAction};
 use machine::gic::{GIC_BYTES, Gic};
@@ -23,7 +25,12 @@ pub struct Smp {
     /// Starts and stops of vCPUs that have been asked for and not yet carried out.
     actions: Vec<PowerAction>,
     latest_read: Cycles,
+    /// The vCPU that has set the clock, until the others have been told.
+    clock_source: Option<u32>,
 }
+
+/// Ticks of Count by which two vCPUs may think that they differ while they synchronise: some slices.
+const SYNCHRONISING_TICKS: u32 = 200_000;
 
 impl Smp {
     /// The platform for `vcpus` vCPUs, of which vCPU 0 is up.
@@ -34,6 +41,7 @@ impl Smp {
             manager: CoherenceManager::new(vcpus),
             actions: Vec::new(),
             latest_read: Cycles(0),
+            clock_source: None,
         }
     }
 
@@ -84,6 +92,21 @@ impl Smp {
     /// Takes the starts and stops that have been asked for.
     pub fn take_actions(&mut self) -> Vec<PowerAction> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Whether writing `value` to a Count that shows `count` is only meant to make clocks agree.
+    pub fn is_synchronising(count: u32, value: u32) -> bool {
+        (value.wrapping_sub(count) as i32).unsigned_abs() <= SYNCHRONISING_TICKS
+    }
+
+    /// Notes that a vCPU has set the clock.
+    pub fn set_clock_source(&mut self, vcpu: u32) {
+        self.clock_source = Some(vcpu);
+    }
+
+    /// The vCPU whose clock the others have to take over.
+    pub fn take_clock_source(&mut self) -> Option<u32> {
+        self.clock_source.take()
     }
 
     /// The time that a vCPU at `now` reads from the clock.

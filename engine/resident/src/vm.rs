@@ -2,7 +2,7 @@
 
 use machine::coherence::PowerAction;
 use machine::memory::MemoryError;
-use machine::{CpuConfig, Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
+use machine::{CpuConfig, Cycles, Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
 
 use crate::pmap::{PageState, Pmap};
 use crate::smp::Smp;
@@ -77,6 +77,25 @@ impl Vm {
         let config = CpuConfig { coherence_manager: smp.is_some(), ..CpuConfig::guest() };
         let vcpus = (0..vcpus).map(|number| Vcpu::new(config.clone(), number, l2tlb_entries)).collect();
         Ok(Vm { id, pmap, windows: Windows::default(), vcpus, smp, table_pages: Vec::new() })
+    }
+
+    /// Puts what connects the vCPUs into its reset state: vCPU 0 is up, the others are off.
+    pub fn reset_platform(&mut self) {
+        if self.smp.is_some() {
+            self.smp = Some(Smp::new(self.vcpus.len() as u32));
+            for vcpu in &mut self.vcpus[1..] {
+                vcpu.state = VcpuState::Off;
+            }
+        }
+    }
+
+    /// Gives all vCPUs the clock of one: they have a single one, whatever a guest writes.
+    pub fn share_clock(&mut self, now: Cycles) {
+        let Some(source) = self.smp.as_mut().and_then(Smp::take_clock_source) else { return };
+        let count = self.vcpus[source as usize].cp0.count(now);
+        for vcpu in &mut self.vcpus {
+            vcpu.cp0.set_count(count, now);
+        }
     }
 
     /// Brings the interrupt lines of a vCPU up to date with the controller.
