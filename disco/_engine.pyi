@@ -8,6 +8,26 @@ All numbers are plain ints; addresses are bytes, page numbers count 4 KiB pages,
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
+__all__ = [
+    "BareCpu",
+    "DeviceAccess",
+    "Engine",
+    "Event",
+    "Followed",
+    "InstructionRow",
+    "PageFault",
+    "PostedWrites",
+    "VcpuStopped",
+    "__version__",
+    "assemble",
+    "build_profile",
+    "default_costs",
+    "disassemble",
+    "instruction_rows",
+    "memmap_dtype",
+    "pmap_dtype",
+]
+
 __version__: str
 #: "debug" or "release": how the loaded module was built.
 build_profile: str

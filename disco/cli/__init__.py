@@ -4,7 +4,7 @@
 runs. What a program reads goes to standard output; progress, warnings and errors to standard error.
 
     status  meaning
-    0-255   that of the guest's command; of several VMs the first that is not 0
+    0-255   that of the guest's command, or of its shell; of several VMs the first that is not 0
     2       Disco was asked for something that cannot be; one line says what would be possible
     124     a time limit ended the run
     125     a VM ended otherwise than by powering off

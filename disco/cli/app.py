@@ -62,6 +62,7 @@ def run(
     image: ImageName = "default",
     vms: Annotated[int, typer.Option(help="How many VMs.", min=1, max=256)] = 1,
     memory: Annotated[int, typer.Option(help="Memory of a VM in MiB.", metavar="MIB")] = 128,
+    vcpus: Annotated[int, typer.Option(help="Virtual CPUs of a VM, 1 to 16.")] = 1,
     attach: Annotated[
         bool, typer.Option("--attach", help="This terminal is the VM's console; Ctrl-] leaves it.")
     ] = False,
@@ -73,7 +74,13 @@ def run(
     nodes: Annotated[int, typer.Option(help="Nodes.")] = 4,
     cpus: Annotated[
         int | None,
-        typer.Option(help="CPUs of the machine; one a node by default."),
+        typer.Option(
+            help="CPUs of the machine; by default one a node, and one a vCPU if VMs have several."
+        ),
+    ] = None,
+    host_threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of the host; by default one a core. Never changes a result."),
     ] = None,
     node_memory: Annotated[
         int | None,
@@ -115,7 +122,7 @@ def run(
     Boot VMs, and run a command in each.
 
     Words behind '--' are the command; the exit status is the command's. Without one, a VM boots to a
-    shell, and a single VM is attached to the terminal.
+    shell, and a single VM is attached to the terminal; the exit status is the shell's.
 
     \b
     Examples:
@@ -129,12 +136,14 @@ def run(
         image=image,
         vms=vms,
         memory_mib=memory,
+        vcpus=vcpus,
         attach=attach,
         report=report,
         as_json=as_json,
         offline=offline,
         nodes=nodes,
         cpus=cpus,
+        host_threads=host_threads,
         node_memory_mib=node_memory,
         overcommit=overcommit,
         seed=seed,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disco.cli import status
@@ -15,6 +15,7 @@ from disco.errors import ConfigError
 from disco.guests import images
 from disco.guests.images import Image
 from disco.hardware import Machine
+from disco.hardware.machine import CPUS_MAX
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
 from disco.storage.disk import Disk, RawDisk
 
@@ -29,12 +30,14 @@ class Options:
     image: str
     vms: int
     memory_mib: int
+    vcpus: int
     attach: bool
     report: bool
     as_json: bool
     offline: bool
     nodes: int
     cpus: int | None
+    host_threads: int | None
     node_memory_mib: int | None
     overcommit: bool
     seed: int
@@ -62,14 +65,7 @@ def run(options: Options) -> int:
     image = None
     if options.kernel is None:
         image = images.build(options.image, offline=options.offline, progress=say)
-    machine = Machine(
-        nodes=options.nodes,
-        cpus=options.cpus or options.nodes,
-        memory_mib_per_node=options.node_memory_mib
-        or node_memory_mib(options.nodes, options.vms, options.memory_mib),
-        seed=options.seed,
-    )
-    with Monitor(machine, overcommit=options.overcommit, warn=say) as monitor:
+    with Monitor(_machine(options), overcommit=options.overcommit, warn=say) as monitor:
         try:
             for index in range(options.vms):
                 _create(monitor, options, image, index).boot()
@@ -78,6 +74,28 @@ def run(options: Options) -> int:
             outcome = None
     _conclude(monitor, options, outcome)
     return exit_status(monitor.vms, outcome)
+
+
+def _machine(options: Options) -> Machine:
+    wanted = Machine(
+        nodes=options.nodes,
+        cpus=_cpus(options),
+        memory_mib_per_node=options.node_memory_mib
+        or node_memory_mib(options.nodes, options.vms, options.memory_mib),
+        seed=options.seed,
+    )
+    if options.host_threads is None:
+        return wanted
+    return replace(wanted, host_threads=options.host_threads)
+
+
+def _cpus(options: Options) -> int:
+    """What the user says, or one a node; vCPUs that wait for each other also get one each, if possible."""
+    if options.cpus is not None:
+        return options.cpus
+    if options.vcpus == 1:
+        return options.nodes
+    return max(options.nodes, min(options.vms * options.vcpus, CPUS_MAX))
 
 
 def node_memory_mib(nodes: int, vms: int, memory_mib: int) -> int:
@@ -112,6 +130,7 @@ def _create(monitor: Monitor, options: Options, image: Image | None, index: int)
         append=options.append,
         command=options.command or None,
         memory_mib=options.memory_mib,
+        vcpus=options.vcpus,
         disks=[_disk(text) for text in options.disks],
     )
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The first program of the image `debian-busybox`: sets the scene, runs one command or a shell, and
 # powers off. Words on the kernel command line that it takes:
-#   disco.nonce=WORD       print the command's exit status as "disco[WORD]: exit status N"
+#   disco.nonce=WORD       print the exit status of command or shell as "disco[WORD]: exit status N"
 #   disco.modules=A,B,...  load these instead of what the devices ask for; "none" loads nothing
 #   disco.hostname=NAME
 echo 'disco: userland reached'
@@ -40,9 +40,9 @@ esac
 cd "$HOME"
 if [ -e /disco/command ]; then
     setsid cttyhack /disco/command
-    status=$?
-    [ -n "$nonce" ] && echo "disco[$nonce]: exit status $status"
 else
     setsid cttyhack sh
 fi
+status=$?
+[ -n "$nonce" ] && echo "disco[$nonce]: exit status $status"
 poweroff -f

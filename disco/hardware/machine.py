@@ -11,24 +11,32 @@ Source: the FLASH machine of the paper (SOSP'97, section 4): each node holds pro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from disco.errors import ConfigError
 from disco.hardware import costs as cost_table
 
-NODES_MAX = 256
-CPUS_MAX = 256
+#: Nodes and CPUs as the engine takes them.
+NODES_MAX = 64
+CPUS_MAX = 128
 MEMORY_MIB_PER_NODE_MAX = 64 * 1024
 CLOCK_MHZ_MAX = 10_000
 #: Config1.MMUSize has six bits.
 TLB_ENTRIES_MAX = 64
-#: What the 63 entries besides the wired ones have to hold at once: an instruction and its two operands.
+#: An instruction and what it loads or stores need an entry each; with fewer than these, guests would crawl.
 TLB_ENTRIES_MIN = 8
+#: One set: the second-level TLB has four ways.
+L2TLB_ENTRIES_MIN = 4
 L2TLB_ENTRIES_MAX = 1 << 20
 QUANTUM_CYCLES_MIN = 1_000
 QUANTUM_CYCLES_MAX = 100_000_000
 HOST_THREADS_MAX = 256
+
+
+def _host_cores() -> int:
+    return min(len(os.sched_getaffinity(0)), HOST_THREADS_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +49,12 @@ class Machine:
         memory_mib_per_node: memory of a node in MiB.
         clock_mhz: clock of all CPUs; simulated seconds follow from it.
         tlb_entries: dual-page entries in the TLB of a CPU.
-        l2tlb_entries: entries in the second-level TLB of a vCPU, a power of two; 0 switches it off.
+        l2tlb_entries: entries in the second-level TLB of a vCPU, a power of two from 4; 0 switches
+            it off.
         quantum_cycles: length of a round: CPUs take turns, and the monitor decides, this often.
         seed: of everything random: guests' entropy, device data.
-        host_threads: host threads that simulate CPUs; never changes a result.
+        host_threads: host threads that simulate CPUs, if there are as many CPUs; by default as many
+            as the host has cores for this process. Never changes a result.
         costs: cycles by action of the monitor; rows left out keep their default.
 
     Raises:
@@ -59,7 +69,7 @@ class Machine:
     l2tlb_entries: int = 4096
     quantum_cycles: int = 100_000
     seed: int = 0
-    host_threads: int = 1
+    host_threads: int = field(default_factory=_host_cores, compare=False)
     costs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,12 +81,7 @@ class Machine:
         _check("cycles of quantum", self.quantum_cycles, QUANTUM_CYCLES_MIN, QUANTUM_CYCLES_MAX)
         _check("seed", self.seed, 0, 2**64 - 1)
         _check("host threads", self.host_threads, 1, HOST_THREADS_MAX)
-        _check("second-level TLB entries", self.l2tlb_entries, 0, L2TLB_ENTRIES_MAX)
-        if self.l2tlb_entries & (self.l2tlb_entries - 1):
-            raise ConfigError(
-                f"machine: {self.l2tlb_entries} second-level TLB entries asked;"
-                f" 0 (off) or a power of two up to {L2TLB_ENTRIES_MAX} are possible"
-            )
+        _check_l2tlb(self.l2tlb_entries)
         object.__setattr__(self, "costs", cost_table.complete(self.costs))
 
     @property
@@ -121,3 +126,12 @@ class Machine:
 def _check(what: str, asked: int, least: int, most: int) -> None:
     if not least <= asked <= most:
         raise ConfigError(f"machine: {asked} {what} asked; {least} to {most} are possible")
+
+
+def _check_l2tlb(asked: int) -> None:
+    is_power_of_two = asked > 0 and not asked & (asked - 1)
+    if asked and not (is_power_of_two and L2TLB_ENTRIES_MIN <= asked <= L2TLB_ENTRIES_MAX):
+        raise ConfigError(
+            f"machine: {asked} second-level TLB entries asked; 0 (off) or a power of two from"
+            f" {L2TLB_ENTRIES_MIN} to {L2TLB_ENTRIES_MAX} is possible"
+        )

@@ -156,7 +156,7 @@ class Monitor:
             name: unique on this machine.
             image, kernel, initrd, append, command, files: what it boots, see `Source`.
             memory_mib: physical memory in MiB.
-            vcpus: virtual CPUs.
+            vcpus: virtual CPUs, at most as many as the machine has CPUs.
             disks: paths of raw images to open writable, or open disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
             restart_on_reset: boot it again when the guest asks for a restart.
@@ -173,6 +173,10 @@ class Monitor:
             virtio_count=len(disks) + entropy,
             clock_hz=self.machine.clock_hz,
         )
+        if vcpus > self.machine.cpus:
+            raise ConfigError(
+                f"VM '{name}': {vcpus} vCPUs asked; up to {self.machine.cpus}, a CPU each, are possible"
+            )
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
         )
@@ -182,6 +186,7 @@ class Monitor:
                 name=name,
                 platform=platform,
                 nonce=software.nonce,
+                has_command=command is not None,
                 disks=[_open(disk, opened) for disk in disks],
                 entropy=entropy,
                 restart_on_reset=restart_on_reset,
@@ -416,7 +421,7 @@ def _build(machine: Machine) -> Engine:
             quantum_cycles=machine.quantum_cycles,
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,
-            host_threads=machine.host_threads,
+            host_threads=min(machine.host_threads, machine.cpus),
             costs=dict(machine.costs),
         )
     except ValueError as error:

@@ -52,7 +52,7 @@ class Source:
         path = self._kernel_path(vm)
         loaded = kernel.load(path, memory_bytes=platform.memory_bytes)
         initrd = self._initrd()
-        nonce = guest_command.nonce(seed=seed, vm=vm) if self.command is not None else ""
+        nonce = guest_command.nonce(seed=seed, vm=vm) if self._has_our_init else ""
         words = [
             self.image.command_line if self.image else "",
             guest_command.kernel_words(nonce) if nonce else "",
@@ -67,8 +67,12 @@ class Source:
             nonce=nonce,
         )
 
+    @property
+    def _has_our_init(self) -> bool:
+        return self.image is not None and self.initrd is None
+
     def _kernel_path(self, vm: str) -> Path:
-        if self.command is not None and (self.image is None or self.initrd is not None):
+        if self.command is not None and not self._has_our_init:
             raise ConfigError(
                 f"VM '{vm}': a command asked, but no image; only an image's /init runs commands"
             )
@@ -97,7 +101,7 @@ class Software:
     """A checked kernel with its companions and their places.
 
     Attributes:
-        nonce: the word that marks the command's exit status; empty without a command.
+        nonce: the word that marks the exit status of command or shell; empty without an image's /init.
     """
 
     kernel: LoadedKernel

@@ -63,7 +63,9 @@ class VmConfig:
     Attributes:
         name: as messages and reports show it.
         platform: what the guest sees.
-        nonce: the word that marks the command's exit status; empty without a command.
+        nonce: the word that marks the exit status of its command or shell; empty if its software is
+            not an image's.
+        has_command: whether it runs a command, so that only that has an exit status.
         disks: what its block devices hold.
         entropy: whether it has an entropy device.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
@@ -74,6 +76,7 @@ class VmConfig:
     name: str
     platform: Platform
     nonce: str
+    has_command: bool
     disks: Sequence[Disk]
     entropy: bool
     restart_on_reset: bool
@@ -191,11 +194,13 @@ class VirtualMachine:
 
     @property
     def exit_status(self) -> int | None:
-        """How the guest's command ended, or 0 if it powered off without one. None: not in order."""
+        """Of the guest's command or shell; 0 if it powered off without. None: not in order."""
         if self.status is not Status.HALTED:
             return None
         if self.config.nonce:
-            return guest_command.exit_status(self.console.data, self.config.nonce)
+            found = guest_command.exit_status(self.console.data, self.config.nonce)
+            if found is not None or self.config.has_command:
+                return found
         return self.board.ending if isinstance(self.board.ending, int) else 0
 
     @property

@@ -42,6 +42,10 @@ _SEGMENTS = (
     (0, "XUSEG"),
 )
 
+#: Bits that a TLB entry of KSEG0 to KSEG3 has set, and those above its 40 bits that it does not keep.
+_COMPATIBILITY = 0xC000_00FF_8000_0000
+_SIGN = 0x3FFF_FF00_0000_0000
+
 _PAGE_BITS = 12
 _PFN_SHIFT = 6
 _PFN_MASK = (1 << 30) - 1
@@ -120,9 +124,19 @@ def _entry_lo(value: int) -> str:
     return f"frame {value >> _PFN_SHIFT & _PFN_MASK:#x} {flags}" if value else "not valid"
 
 
+def vaddr_of_entry(vpn2: int) -> int:
+    """The lowest virtual address of the pair that a TLB entry translates.
+
+    EntryHi keeps bits 63:62 and 39:13 of an address. Under 0xC00000FF80000000 lies XKSEG; an entry from
+    there on can only be of the 32-bit compatibility segments, whose addresses are sign-extended.
+    """
+    is_compatible = vpn2 & _COMPATIBILITY == _COMPATIBILITY
+    return vpn2 | _SIGN if is_compatible else vpn2
+
+
 def _entry(step: Step) -> tuple[str, ...]:
     owner = "every ASID (global)" if step["global"] else f"ASID {step['asid']}"
-    even = step["vpn2"]
+    even = vaddr_of_entry(step["vpn2"])
     return (
         f"slot {step['index']}, {owner}",
         f"even page {even:#x}: {_entry_lo(step['lo0'])}",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from disco.observe.follow import Surroundings, as_data, chapters, render, segment_of
 
 AROUND = Surroundings(
@@ -64,6 +66,21 @@ def test_a_page_is_told_with_its_machine_page_and_node():
 def test_entry_lo_is_shown_by_the_manuals_letters():
     (chapter,) = chapters([insert()], AROUND)
     assert chapter.lines[1:] == ("even page 0x2000: frame 0x2 D V G", "odd page  0x3000: not valid")
+
+
+@pytest.mark.parametrize(
+    ("vpn2", "shown"),
+    [
+        (0xC000_00FF_8000_0000, 0xFFFF_FFFF_8000_0000),  # KSEG0
+        (0xC000_00FF_FFFF_E000, 0xFFFF_FFFF_FFFF_E000),  # the last pair of KSEG3
+        (0xC000_00FF_7FFF_E000, 0xC000_00FF_7FFF_E000),  # the last pair of XKSEG
+        (0x8000_00FF_8000_0000, 0x8000_00FF_8000_0000),  # XKPHYS
+        (0x0000_00FF_8000_0000, 0x0000_00FF_8000_0000),  # XUSEG
+    ],
+)
+def test_an_entry_shows_the_address_that_the_guest_uses(vpn2, shown):
+    (chapter,) = chapters([insert(vpn2=vpn2)], AROUND)
+    assert chapter.lines[1].startswith(f"even page {shown:#x}: ")
 
 
 def test_a_step_that_is_not_known_is_shown_as_it_is():
