@@ -34,7 +34,9 @@ pub mod memory;
 pub mod segments;
 pub mod tlb;
 
-pub use address::{AccessKind, Asid, Cycles, MachineAddr, Mpn, NodeId, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
+pub use address::{
+    AccessKind, Asid, Cycles, MachineAddr, Mpn, NodeId, PAGE_BYTES, PAGE_SHIFT, PhysAddr, PhysRange, Ppn,
+};
 pub use cp0::{Cp0, CpuConfig};
 pub use cpu::{BusAccess, Cpu, Registers, Stop, Trap};
 pub use exception::Exception;

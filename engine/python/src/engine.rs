@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use machine::cp0::REGISTERS;
-use machine::{Cycles, PhysAddr, Ppn};
+use machine::{Cycles, PhysAddr, PhysRange, Ppn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
-use resident::vm::PhysRange;
 use resident::{Costs, Monitor, MonitorConfig};
 
 use crate::events::{event_to_py, to_py};

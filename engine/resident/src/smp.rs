@@ -12,9 +12,7 @@
 
 use machine::coherence::{CPC_BASE, CPC_BYTES, CoherenceManager, GCR_BASE, GCR_BYTES, GIC_BASE, PowerAction};
 use machine::gic::{GIC_BYTES, Gic};
-use machine::{BusAccess, Cycles, PhysAddr};
-
-use crate::vm::PhysRange;
+use machine::{BusAccess, Cycles, PhysAddr, PhysRange};
 
 /// The platform of a multiprocessor VM.
 #[derive(Debug)]

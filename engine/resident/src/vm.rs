@@ -2,40 +2,12 @@
 
 use machine::coherence::PowerAction;
 use machine::memory::MemoryError;
-use machine::{CpuConfig, Cycles, Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn};
+use machine::{CpuConfig, Cycles, Mpn, PAGE_SHIFT, PhysRange};
 
 use crate::pmap::{PageState, Pmap};
 use crate::smp::Smp;
 use crate::vcpu::{Vcpu, VcpuState};
 use crate::windows::Windows;
-
-/// A stretch of physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PhysRange {
-    /// First byte, a multiple of the page size.
-    pub base: PhysAddr,
-    /// Size, a multiple of the page size.
-    pub bytes: u64,
-}
-
-impl PhysRange {
-    /// Whether base and size are whole pages inside 36 bits of physical address.
-    pub fn is_valid(self) -> bool {
-        let whole = self.base.0.is_multiple_of(PAGE_BYTES) && self.bytes.is_multiple_of(PAGE_BYTES);
-        whole && self.base.0.checked_add(self.bytes).is_some_and(|end| end <= 1 << 36)
-    }
-
-    /// The pages of the range.
-    pub fn pages(self) -> impl Iterator<Item = Ppn> {
-        let first = (self.base.0 >> PAGE_SHIFT) as u32;
-        (first..first + (self.bytes >> PAGE_SHIFT) as u32).map(Ppn)
-    }
-
-    /// First byte after the range.
-    pub fn end(self) -> u64 {
-        self.base.0 + self.bytes
-    }
-}
 
 /// A virtual machine.
 #[derive(Debug)]

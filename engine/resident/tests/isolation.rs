@@ -6,11 +6,11 @@
 mod guest;
 
 use guest::{HALT, KSEG0, PROGRAM, PROGRAM_PHYS, Random};
+use machine::PhysRange;
 use machine::{Cycles, Mpn, PAGE_BYTES, PhysAddr, Ppn};
 use resident::follow::MissKind;
 use resident::memmap::Owner;
 use resident::pmap::PageState;
-use resident::vm::PhysRange;
 use resident::{Event, Monitor, MonitorConfig};
 
 const RAM_BYTES: u64 = 1 << 20;

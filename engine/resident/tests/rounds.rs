@@ -8,8 +8,8 @@ mod guest;
 use std::collections::BTreeMap;
 
 use guest::{HALT, KSEG0, PROGRAM, PROGRAM_PHYS};
+use machine::PhysRange;
 use machine::{Cycles, PhysAddr};
-use resident::vm::PhysRange;
 use resident::{Counters, Event, Monitor, MonitorConfig, StopCause};
 
 const RAM_BYTES: u64 = 1 << 20;

@@ -4,8 +4,8 @@
 //! page is placed on the node of the CPU that wants it, a protected one is made writable.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+use machine::PhysRange;
 use machine::{Cycles, PhysAddr, Ppn};
-use resident::vm::PhysRange;
 use resident::{Costs, Event, Monitor, MonitorConfig, MonitorError, StopCause};
 
 /// Where programs start, virtually and physically.

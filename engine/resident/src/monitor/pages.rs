@@ -1,0 +1,248 @@
+//! Pages of VMs: given, taken, protected, moved, read and written. All of it between rounds.
+
+use std::sync::Arc;
+
+use machine::{Mpn, NodeId, PAGE_BYTES, PhysAddr, Ppn};
+
+use super::rounds::vcpu_of;
+use super::{Monitor, MonitorError, Result};
+use crate::pmap::{Backmap, PageState};
+use crate::vcpu::VcpuState;
+
+impl Monitor {
+    /// Takes a free page of the node, zeroed, and gives it to an absent page of the VM, private and writable.
+    /// `None`: the node is full.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoNode`]; [`MonitorError::PageState`] when the page is not absent RAM.
+    pub fn place_page(&mut self, vm: u32, page: Ppn, node: u16) -> Result<Option<Mpn>> {
+        self.check_node(node)?;
+        self.check_state(vm, page, &[PageState::Absent], "absent RAM")?;
+        let Some(mpn) = self.memmap.allocate(NodeId(node), vm, page) else { return Ok(None) };
+        self.vm(vm)?.pmap.set_page(page, mpn, PageState::Private, true);
+        self.charge_faulted(vm, self.config.costs.page_zero);
+        Ok(Some(mpn))
+    }
+
+    /// Takes a page away from a VM; it is absent then, and its content is gone.
+    ///
+    /// # Errors
+    /// [`MonitorError::PageState`] when the page is not present.
+    pub fn unmap_page(&mut self, vm: u32, page: Ppn) -> Result<()> {
+        self.check_state(vm, page, &[PageState::Private, PageState::Shared], "present")?;
+        self.shoot_down(vm, page)?;
+        let pmap = &mut self.vm(vm)?.pmap;
+        let mpn = Mpn(pmap.row(page).mpn);
+        pmap.declare(page, PageState::Absent);
+        self.memmap.release(mpn, vm, page);
+        Ok(())
+    }
+
+    /// Changes whether a VM may write a page of its own.
+    ///
+    /// # Errors
+    /// [`MonitorError::PageState`] when the page is not private.
+    pub fn protect_page(&mut self, vm: u32, page: Ppn, writable: bool) -> Result<()> {
+        self.check_state(vm, page, &[PageState::Private], "private")?;
+        self.shoot_down(vm, page)?;
+        self.vm(vm)?.pmap.set_writable(page, writable);
+        Ok(())
+    }
+
+    /// Copies a private page to a free page of the node and redirects the VM to it. `None`: the node is full.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoNode`]; [`MonitorError::PageState`] when the page is not private.
+    pub fn move_page(&mut self, vm: u32, page: Ppn, node: u16) -> Result<Option<Mpn>> {
+        self.check_node(node)?;
+        self.check_state(vm, page, &[PageState::Private], "private")?;
+        let Some(target) = self.memmap.allocate(NodeId(node), vm, page) else { return Ok(None) };
+        self.shoot_down(vm, page)?;
+        let pmap = &mut self.vm(vm)?.pmap;
+        let row = pmap.row(page);
+        pmap.set_page(page, target, PageState::Private, row.writable != 0);
+        self.memory.copy_page(Mpn(row.mpn), target);
+        self.memmap.release(Mpn(row.mpn), vm, page);
+        self.charge_faulted(vm, self.config.costs.page_copy);
+        Ok(Some(target))
+    }
+
+    /// Takes a physical page out of every TLB of its VM, by the backmaps of its pmap row.
+    fn shoot_down(&mut self, vm: u32, page: Ppn) -> Result<()> {
+        let row = self.vm(vm)?.pmap.row(page);
+        let backmaps: Vec<Backmap> =
+            row.backmaps[..usize::from(row.backmap_count)].iter().map(|raw| Backmap(*raw)).collect();
+        let state = self.vm(vm)?;
+        for vcpu in &mut state.vcpus {
+            if row.overflowed != 0 {
+                vcpu.l2tlb.shoot_down_page(Mpn(row.mpn));
+            }
+            for backmap in &backmaps {
+                vcpu.l2tlb.shoot_down(backmap.vaddr());
+            }
+        }
+        state.pmap.clear_backmaps(page);
+        let costs = self.config.costs.shootdown;
+        for slot in self.cpus.iter_mut().filter(|slot| slot.loaded.is_some_and(|id| id.vm == vm)) {
+            slot.hardware.cpu.now.0 += costs;
+            slot.shoot_down(Mpn(row.mpn));
+        }
+        Ok(())
+    }
+
+    /// Free pages of a node.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoNode`].
+    pub fn free_pages(&self, node: u16) -> Result<usize> {
+        self.check_node(node)?;
+        Ok(self.memmap.free_pages(NodeId(node)))
+    }
+
+    /// Reads a VM's physical memory; absent pages read as zero.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotRam`].
+    pub fn read_physical(&mut self, vm: u32, paddr: PhysAddr, into: &mut [u8]) -> Result<()> {
+        self.check_ram(vm, paddr, into.len() as u64)?;
+        let memory = Arc::clone(&self.memory);
+        let pmap = &self.vm(vm)?.pmap;
+        for (page, offset, piece) in pieces_mut(paddr, into) {
+            let row = pmap.row(page);
+            if row.state() == PageState::Absent {
+                piece.fill(0);
+            } else {
+                memory.read(machine::MachineAddr(Mpn(row.mpn).address().0 + offset), piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a VM's physical memory.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotRam`]; [`MonitorError::NotPresent`] naming the first page that has to be placed or
+    /// made writable. Nothing has been written then.
+    pub fn write_physical(&mut self, vm: u32, paddr: PhysAddr, bytes: &[u8]) -> Result<()> {
+        self.check_ram(vm, paddr, bytes.len() as u64)?;
+        let memory = Arc::clone(&self.memory);
+        let pmap = &self.vm(vm)?.pmap;
+        if let Some((page, ..)) = pieces(paddr, bytes).find(|(page, ..)| pmap.row(*page).writable == 0) {
+            return Err(MonitorError::NotPresent { vm, page });
+        }
+        for (page, offset, piece) in pieces(paddr, bytes) {
+            memory.write(machine::MachineAddr(Mpn(pmap.row(page).mpn).address().0 + offset), piece);
+        }
+        Ok(())
+    }
+
+    /// Reads through a vCPU's own translation, as its kernel would, without side effects.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoTranslation`] at the first byte that has none.
+    pub fn read_virtual(&mut self, vm: u32, vcpu: u32, vaddr: u64, into: &mut [u8]) -> Result<()> {
+        let mut done = 0;
+        while done < into.len() {
+            let at = vaddr.wrapping_add(done as u64);
+            let paddr = self.guest_physical(vm, vcpu, at)?;
+            let length = (PAGE_BYTES - (at & (PAGE_BYTES - 1))).min((into.len() - done) as u64) as usize;
+            self.read_physical(vm, paddr, &mut into[done..done + length])
+                .map_err(|_| MonitorError::NoTranslation { vaddr: at })?;
+            done += length;
+        }
+        Ok(())
+    }
+
+    fn guest_physical(&mut self, vm: u32, vcpu: u32, vaddr: u64) -> Result<PhysAddr> {
+        use machine::segments::{Segment, classify, tlb_address};
+        let none = MonitorError::NoTranslation { vaddr };
+        let vcpu = self.vcpu(vm, vcpu)?;
+        match classify(vaddr, machine::cp0::Mode::Kernel, &vcpu.cp0) {
+            Err(_) => Err(none),
+            Ok(Segment::Unmapped { phys, .. }) => Ok(PhysAddr(phys)),
+            Ok(Segment::Mapped) => {
+                let asid = machine::Asid(vcpu.cp0.entry_hi as u8);
+                let index = vcpu.tlb.find(tlb_address(vaddr), asid).ok_or(none.clone())?;
+                let entry = vcpu.tlb.get(index);
+                let lo = entry.lo[entry.half(vaddr)];
+                if lo & machine::tlb::entry_lo::V == 0 {
+                    return Err(none);
+                }
+                Ok(PhysAddr(entry.physical(vaddr)))
+            }
+        }
+    }
+
+    fn check_node(&self, node: u16) -> Result<()> {
+        let nodes = self.config.nodes;
+        if node < nodes { Ok(()) } else { Err(MonitorError::NoNode { node, nodes }) }
+    }
+
+    fn check_state(&mut self, vm: u32, page: Ppn, wanted: &[PageState], needed: &'static str) -> Result<()> {
+        let state = self.vm(vm)?.pmap.row(page).state();
+        if wanted.contains(&state) {
+            return Ok(());
+        }
+        Err(MonitorError::PageState { vm, page, state: crate::miss::state_name(state), needed })
+    }
+
+    fn check_ram(&mut self, vm: u32, paddr: PhysAddr, bytes: u64) -> Result<()> {
+        let error = MonitorError::NotRam { vm, paddr, bytes };
+        let end = paddr.0.checked_add(bytes).filter(|end| *end <= 1 << 36).ok_or(error.clone())?;
+        let pmap = &self.vm(vm)?.pmap;
+        let is_ram = |page: u64| {
+            matches!(
+                pmap.row(Ppn(page as u32)).state(),
+                PageState::Absent | PageState::Private | PageState::Shared
+            )
+        };
+        let mut pages = paddr.0 / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
+        if pages.all(is_ram) { Ok(()) } else { Err(error) }
+    }
+
+    /// Charges the monitor's work on a page to the CPU whose vCPU waits for it.
+    fn charge_faulted(&mut self, vm: u32, cycles: u64) {
+        for slot in &mut self.cpus {
+            let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
+            let vcpu = vcpu_of(&mut self.vms, id);
+            if vcpu.state == VcpuState::Faulted {
+                slot.hardware.cpu.now.0 += cycles;
+                vcpu.charge(cycles);
+            }
+        }
+    }
+}
+
+/// The pages that a stretch of physical memory lies in: page, offset in it, length.
+fn spans(paddr: PhysAddr, bytes: usize) -> impl Iterator<Item = (Ppn, u64, usize)> {
+    let mut at = paddr.0;
+    let end = paddr.0 + bytes as u64;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let offset = at & (PAGE_BYTES - 1);
+            let length = (PAGE_BYTES - offset).min(end - at);
+            let page = PhysAddr(at).page();
+            at += length;
+            (page, offset, length as usize)
+        })
+    })
+}
+
+fn pieces(paddr: PhysAddr, bytes: &[u8]) -> impl Iterator<Item = (Ppn, u64, &[u8])> {
+    let mut rest = bytes;
+    spans(paddr, bytes.len()).map(move |(page, offset, length)| {
+        let (piece, behind) = rest.split_at(length);
+        rest = behind;
+        (page, offset, piece)
+    })
+}
+
+fn pieces_mut(paddr: PhysAddr, bytes: &mut [u8]) -> impl Iterator<Item = (Ppn, u64, &mut [u8])> {
+    let length = bytes.len();
+    let mut rest = bytes;
+    spans(paddr, length).map(move |(page, offset, length)| {
+        let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = behind;
+        (page, offset, piece)
+    })
+}

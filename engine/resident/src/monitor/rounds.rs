@@ -1,0 +1,233 @@
+//! CPUs in a round: which vCPU runs where, until when, and what switching costs.
+//!
+//! Nothing here knows Python: a CPU runs until the end of the round or until its vCPU needs a decision, and leaves
+//! its events behind. VMs are behind locks that are never contended, since CPUs that share a VM run on one host
+//! thread; they make that promise checkable.
+
+use std::sync::Mutex;
+
+use machine::{Cycles, Mpn};
+
+use crate::Costs;
+use crate::event::Event;
+use crate::trap::Running;
+use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
+use crate::vm::Vm;
+
+/// A vCPU by the numbers of its VM and of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct VcpuId {
+    pub(super) vm: u32,
+    pub(super) vcpu: u32,
+}
+
+/// A CPU with its run queue.
+#[derive(Debug)]
+pub(super) struct CpuSlot {
+    pub(super) hardware: HardwareCpu,
+    pub(super) queue: Vec<VcpuId>,
+    /// Place in the queue of the vCPU whose turn it is.
+    pub(super) turn: usize,
+    /// The vCPU whose registers are on the CPU.
+    pub(super) loaded: Option<VcpuId>,
+    pub(super) slice_rounds_left: u32,
+    /// A vCPU has run in this round.
+    pub(super) has_run: bool,
+    pub(super) events: Vec<Event>,
+}
+
+pub(super) type Vms = Vec<Option<Mutex<Vm>>>;
+
+/// What running CPUs need to know, the same for all.
+#[derive(Clone, Copy)]
+pub(super) struct Round<'a> {
+    pub(super) vms: &'a Vms,
+    pub(super) costs: &'a Costs,
+    pub(super) interleave: Cycles,
+    pub(super) end: Cycles,
+}
+
+impl Round<'_> {
+    /// Runs the CPUs of a group to the end of the round: one alone in one go, several in short slices in turn.
+    /// When one needs a decision, the others wait for it at the end of the slice.
+    pub(super) fn run(self, mut group: Vec<&mut CpuSlot>) {
+        if let [slot] = group.as_mut_slice() {
+            return slot.run(self.vms, self.costs, self.end);
+        }
+        loop {
+            let latest = group.iter().map(|slot| slot.hardware.cpu.now).min().unwrap_or(self.end);
+            if latest >= self.end {
+                return;
+            }
+            let slice_end = Cycles((latest.0 / self.interleave.0 + 1) * self.interleave.0).min(self.end);
+            for slot in &mut group {
+                slot.run(self.vms, self.costs, slice_end);
+            }
+            if group.iter().any(|slot| slot.hardware.cpu.now < slice_end) {
+                return;
+            }
+        }
+    }
+}
+
+impl CpuSlot {
+    /// Runs the CPU to the bound, or until its vCPU needs a decision.
+    fn run(&mut self, vms: &Vms, costs: &Costs, until: Cycles) {
+        while self.hardware.cpu.now < until {
+            let Some(id) = self.choose(vms) else {
+                self.idle(vms, until);
+                continue;
+            };
+            let mut vm = lock(vms, id.vm);
+            if vm.vcpus[id.vcpu as usize].is_blocked() {
+                return;
+            }
+            self.has_run = true;
+            self.load(id, &mut vm, vms, costs);
+            running(&mut self.hardware, &mut vm, id.vcpu, costs, &mut self.events).run(until);
+            if vm.smp.is_some() {
+                // Others may write to the line before this vCPU runs again: its SC must not succeed then.
+                self.hardware.cpu.regs.ll_bit = false;
+                vm.apply_power_actions();
+                vm.share_clock(self.hardware.cpu.now);
+            }
+        }
+    }
+
+    /// The vCPU whose turn it is, or the next one that can run. One that needs a decision keeps its CPU.
+    fn choose(&mut self, vms: &Vms) -> Option<VcpuId> {
+        let now = self.hardware.cpu.now;
+        for step in 0..self.queue.len() {
+            let place = (self.turn + step) % self.queue.len();
+            let id = self.queue[place];
+            let mut vm = lock(vms, id.vm);
+            vm.refresh_lines(id.vcpu);
+            let vcpu = &mut vm.vcpus[id.vcpu as usize];
+            if vcpu.is_blocked() || vcpu.is_runnable(now) {
+                self.turn = place;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Nobody can run: to the first timer, or to the end of the round.
+    fn idle(&mut self, vms: &Vms, round_end: Cycles) {
+        let wake = self
+            .queue
+            .iter()
+            .map(|id| lock(vms, id.vm).vcpus[id.vcpu as usize].wake_time())
+            .min()
+            .unwrap_or(Cycles::NEVER);
+        self.hardware.cpu.now = wake.clamp(self.hardware.cpu.now, round_end);
+    }
+
+    /// Puts a vCPU on the CPU. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
+    fn load(&mut self, id: VcpuId, vm: &mut Vm, vms: &Vms, costs: &Costs) {
+        if let VcpuState::Starting(address) = vm.vcpus[id.vcpu as usize].state {
+            self.loaded = self.loaded.filter(|loaded| *loaded != id);
+            let now = self.hardware.cpu.now;
+            let count = vm.vcpus[0].cp0.count(now);
+            vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[]);
+            vm.vcpus[id.vcpu as usize].cp0.set_count(count, now);
+        }
+        if self.loaded == Some(id) {
+            return;
+        }
+        if let Some(old) = self.loaded.take() {
+            if old.vm == id.vm {
+                std::mem::swap(&mut self.hardware.cpu.regs, &mut vm.vcpus[old.vcpu as usize].regs);
+            } else {
+                let mut old_vm = lock(vms, old.vm);
+                std::mem::swap(&mut self.hardware.cpu.regs, &mut old_vm.vcpus[old.vcpu as usize].regs);
+            }
+        }
+        let vcpu = &mut vm.vcpus[id.vcpu as usize];
+        std::mem::swap(&mut self.hardware.cpu.regs, &mut vcpu.regs);
+        self.loaded = Some(id);
+        self.hardware.cpu.tlb_flush();
+        self.hardware.cpu.now.0 += costs.vcpu_switch;
+        vcpu.counters.vcpu_switches += 1;
+        vcpu.charge(costs.vcpu_switch);
+        running(&mut self.hardware, vm, id.vcpu, costs, &mut self.events).sync_hardware();
+    }
+
+    /// Takes a vCPU's registers off the CPU, if they are on it.
+    pub(super) fn unload(&mut self, id: VcpuId, vms: &mut Vms) {
+        if self.loaded == Some(id) {
+            std::mem::swap(&mut self.hardware.cpu.regs, &mut vcpu_of(vms, id).regs);
+            self.hardware.cpu.tlb_flush();
+            self.loaded = None;
+        }
+    }
+
+    /// Forgets a VM that is about to go.
+    pub(super) fn forget(&mut self, vm: u32) {
+        if self.loaded.is_some_and(|id| id.vm == vm) {
+            self.hardware.cpu.tlb_flush();
+            self.loaded = None;
+        }
+        self.dequeue(|id| id.vm == vm);
+        self.events.retain(|event| event.vm() != vm);
+    }
+
+    pub(super) fn dequeue(&mut self, condition: impl Fn(VcpuId) -> bool) {
+        self.queue.retain(|id| !condition(*id));
+        self.turn = if self.queue.is_empty() { 0 } else { self.turn % self.queue.len() };
+    }
+
+    /// Takes a machine page out of the hardware TLB.
+    pub(super) fn shoot_down(&mut self, page: Mpn) {
+        for index in 0..self.hardware.cpu.tlb().len() {
+            let entry = self.hardware.cpu.tlb().get(index);
+            let holds = |lo: &u64| *lo & machine::tlb::entry_lo::V != 0 && crate::miss::machine_page(*lo) == page;
+            if !entry.hidden && entry.lo.iter().any(holds) {
+                self.hardware.cpu.tlb_invalidate(index);
+            }
+        }
+    }
+}
+
+/// A vCPU on a CPU.
+fn running<'a>(
+    hardware: &'a mut HardwareCpu,
+    vm: &'a mut Vm,
+    vcpu: u32,
+    costs: &'a Costs,
+    events: &'a mut Vec<Event>,
+) -> Running<'a> {
+    Running {
+        hardware,
+        vm: vm.id,
+        pmap: &mut vm.pmap,
+        windows: &mut vm.windows,
+        smp: &mut vm.smp,
+        vcpu_index: vcpu,
+        vcpu: &mut vm.vcpus[vcpu as usize],
+        costs,
+        events,
+    }
+}
+
+/// Each group's CPUs, apart from the others'.
+pub(super) fn grouped<'a>(cpus: &'a mut [CpuSlot], groups: &[Vec<usize>]) -> Vec<Vec<&'a mut CpuSlot>> {
+    let mut work: Vec<Vec<&mut CpuSlot>> = groups.iter().map(|_| Vec::new()).collect();
+    for (index, slot) in cpus.iter_mut().enumerate() {
+        match groups.iter().position(|group| group.contains(&index)) {
+            Some(group) => work[group].push(slot),
+            None => work.push(vec![slot]),
+        }
+    }
+    work
+}
+
+/// A VM that is on a run queue. The lock is never contended: CPUs that share a VM run on one thread.
+fn lock(vms: &Vms, vm: u32) -> std::sync::MutexGuard<'_, Vm> {
+    let vm = vms[vm as usize].as_ref().expect("run queues name existing VMs");
+    vm.try_lock().expect("CPUs that share a VM run on one host thread")
+}
+
+pub(super) fn vcpu_of(vms: &mut Vms, id: VcpuId) -> &mut Vcpu {
+    let vm = vms[id.vm as usize].as_mut().expect("run queues name existing VMs");
+    &mut vm.get_mut().expect("no run panicked inside").vcpus[id.vcpu as usize]
+}
