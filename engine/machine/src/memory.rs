@@ -10,8 +10,8 @@
 //! enters a page of code; a store to a page without the bit costs nothing extra.
 //!
 //! # Why `unsafe` is sound here
-//! Host threads run CPUs of different VMs at the same time, and by the design (section 8) those never
-//! write a page that another can reach inside a round; device DMA, page copies and all Python access
+//! Host threads run CPUs of different VMs at the same time, and these never write a page that another
+//! can reach inside a round (docs/architecture.md, Rounds); device DMA, page copies and all Python access
 //! happen at round boundaries, when no CPU runs. Memory is raw bytes, valid for every bit pattern, and
 //! is only ever touched through raw pointers, so no Rust reference to it exists that could alias.
 

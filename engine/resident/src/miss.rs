@@ -9,7 +9,7 @@
 //!    the pmap's, and goes into both TLBs, with a backmap. Absent, or not to be written: a page fault, for
 //!    Python. A device's registers: the access is carried out.
 //!
-//! Source: Disco (SOSP'97) section 4.2.2; the design, section 4.
+//! Source: Disco (SOSP'97) section 4.2.2; docs/architecture.md, The life of a TLB miss.
 
 use machine::cp0::{Mode, page_grain};
 use machine::segments::{self, Segment};
@@ -24,7 +24,7 @@ use crate::l2tlb::{L2Entry, Origin};
 use crate::pmap::{Backmap, PageState, PmapRow};
 use crate::trap::{Flow, Running};
 use crate::vcpu::{PendingAccess, VcpuState};
-use crate::windows::PostedWrite;
+use machine::windows::PostedWrite;
 
 /// A pair of 4 KiB pages as the guest means it: two physical pages, with the guest's protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Flat tables that Rust and Python share: allocated once, zeroed, never moved.
 //!
 //! A table is a stretch of host memory with fixed-size rows. Python sees the same bytes as a NumPy
-//! structured array. By the design (section 8) Python touches them only between rounds, and inside a
-//! round a table is touched by one host thread.
+//! structured array. Python touches them only between rounds, and inside a round a table is touched by one
+//! host thread (docs/architecture.md, Rounds).
 
 use std::marker::PhantomData;
 use std::sync::Arc;
