@@ -4,7 +4,7 @@ The engine records steps (kind, cycle, cycles, values). A chapter is a step in w
 that follow each other are one chapter. A kind of step that is not known here is shown as it is, so
 nothing that the engine records is left out.
 
-Source: SOSP'97, section 4.2.2; the steps are those of section 4 of docs/architecture.md.
+Source: SOSP'97, section 4.2.2; the steps are those of docs/life-of-a-tlb-miss.md.
 """
 
 from __future__ import annotations
