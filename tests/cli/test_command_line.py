@@ -65,6 +65,21 @@ def test_the_same_run_has_the_same_digest(disco, kernel):
     assert runs[0]["vms"] == runs[1]["vms"]
 
 
+@pytest.mark.parametrize(
+    ("words", "cpus"),
+    [
+        ((), 2),  # one a node
+        (("--vms", "3"), 2),  # VMs take turns
+        (("--vcpus", "2"), 2),
+        (("--vcpus", "2", "--vms", "3"), 6),
+        (("--vcpus", "16", "--vms", "9", "--node-memory", "99"), 128),  # of 144 wanted
+        (("--vcpus", "2", "--cpus", "3"), 3),
+    ],
+)
+def test_each_vcpu_of_several_gets_a_cpu_by_default(disco, kernel, words, cpus):
+    assert json.loads(disco(*small(kernel, *words, "--json")).stdout)["machine"]["cpus"] == cpus
+
+
 def test_the_report_names_every_vm_and_node(disco, kernel):
     text = disco(*small(kernel, "--vms", "2", "--report")).stdout
     for word in ("vm1", "vm2", "all", "node 0", "node 1", "TLB misses", "kernel segment", "digest"):
@@ -141,6 +156,12 @@ def test_a_kernel_that_cannot_boot_is_refused_in_one_line(disco, tmp_path, image
         (("--memory", "0"), "VM memory"),
         (("--nodes", "0"), "0 nodes asked"),
         (("--cpus", "-1"), "-1 CPUs asked"),
+        (("--cpus", "0"), "0 CPUs asked"),
+        (("--cpus", "129"), "1 to 128 are possible"),
+        (("--vcpus", "0"), "Debian's kernel takes 1 to 16"),
+        (("--vcpus", "17"), "Debian's kernel takes 1 to 16"),
+        (("--vcpus", "4", "--cpus", "2"), "4 vCPUs asked; up to 2, a CPU each, are possible"),
+        (("--host-threads", "0"), "0 host threads asked"),
         (("--seed", "-1"), "-1 seed asked"),
         (("--node-memory", "1"), "4 MiB asked"),
         (("--attach", "--vms", "2"), "--attach"),
