@@ -14,6 +14,7 @@
 //! interrupt ready, where is the code) and executing instructions of one page, where none of this
 //! can change: instructions that may change it end the execution of the page.
 
+mod accelerator;
 mod bus;
 mod code;
 mod data;
@@ -28,8 +29,10 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
+pub use accelerator::{Accelerator, CodeKey, Layout, Ran};
 pub use bus::{Access, BusAccess, access_of};
-use code::{CodeCache, CodeKey, FetchTranslations, SINK};
+use code::{CodeCache, FetchTranslations};
+pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
 use data::Unanswered;
 use float::RegisterModel;
 use interpreter::Entry;
@@ -171,6 +174,8 @@ enum Outcome {
 enum Leave {
     /// For another one, or because the time is up.
     Jump,
+    /// The run at `regs.pc` is hot.
+    Hot,
     /// To look around.
     Boundary,
     /// `regs.pc` is a branch that has been executed; its delay slot is not on the page.
@@ -222,6 +227,14 @@ pub struct Cpu {
     /// `MachineMemory::code_epoch` when `stores` was last known to hold no page of code.
     code_epoch: u64,
 
+    /// `MachineMemory::code_writes` when `fetches` was last known to have no outdated entry points.
+    code_writes: u64,
+    /// What `fetches` holds of a page that the accelerator knows nothing of.
+    no_entry_points: u64,
+    accelerator: Option<Box<dyn Accelerator>>,
+    /// How often a run begins before the accelerator is offered it; 0 if there is none.
+    heat_min: u8,
+
     /// The machine page that is being executed.
     executing: Mpn,
     /// Why the last access or instruction was not done.
@@ -270,6 +283,10 @@ impl Cpu {
             fetches: FetchTranslations::new(),
             code: CodeCache::default(),
             code_epoch: 0,
+            code_writes: 0,
+            no_entry_points: 0,
+            accelerator: None,
+            heat_min: 0,
             executing: Mpn(0),
             fault: Fault::Exception(Exception::ReservedInstruction),
             cp0,
@@ -295,8 +312,10 @@ impl Cpu {
         }
         // Out of `self`, so that a page can be executed while the rest of the CPU changes.
         let mut code = std::mem::take(&mut self.code);
-        let stop = self.run_with(&mut code, until);
+        let mut accelerator = self.accelerator.take();
+        let stop = self.run_with(&mut code, accelerator.as_deref_mut(), until);
         self.code = code;
+        self.accelerator = accelerator;
         self.regs.gpr[usize::from(SINK)] = 0;
         stop
     }
@@ -383,13 +402,18 @@ impl Cpu {
         self.fetches.flush();
     }
 
-    fn run_with(&mut self, code: &mut CodeCache, until: Cycles) -> Stop {
+    fn run_with(
+        &mut self,
+        code: &mut CodeCache,
+        mut accelerator: Option<&mut (dyn Accelerator + 'static)>,
+        until: Cycles,
+    ) -> Stop {
         while self.now < until {
             self.cp0.tick(self.now);
             let stop = if self.cp0.interrupt_ready() {
                 self.interrupt()
             } else {
-                self.run_undisturbed(code, until.min(self.cp0.next_timer()))
+                self.run_undisturbed(code, accelerator.as_deref_mut(), until.min(self.cp0.next_timer()))
             };
             match stop {
                 // Nothing but time passes any more.
@@ -408,8 +432,14 @@ impl Cpu {
     }
 
     /// Runs to `until`, or to where interrupts must be looked at or something stops the CPU.
-    fn run_undisturbed(&mut self, code: &mut CodeCache, until: Cycles) -> Option<Stop> {
+    fn run_undisturbed(
+        &mut self,
+        code: &mut CodeCache,
+        mut accelerator: Option<&mut (dyn Accelerator + 'static)>,
+        until: Cycles,
+    ) -> Option<Stop> {
         let mut slot_of = None;
+        let mut is_aside = false;
         loop {
             let pc = self.regs.pc.wrapping_add(if slot_of.is_some() { 4 } else { 0 });
             let slot = match self.find_code(code, pc) {
@@ -420,10 +450,30 @@ impl Cpu {
                     return self.raise_fetch(exception, site);
                 }
             };
-            let entry = Entry { pc, slot_of };
+            if let Some(accelerator) = accelerator.as_deref_mut()
+                && slot_of.is_none()
+                && !is_aside
+            {
+                match self.accelerate(accelerator, code.page_mut(slot), until) {
+                    Ran::Nothing => {}
+                    _ if self.now >= until => return None,
+                    Ran::Jump => continue,
+                    Ran::Aside => {
+                        is_aside = true;
+                        continue;
+                    }
+                }
+            }
+            let entry = Entry { pc, slot_of, is_aside };
             slot_of = None;
+            is_aside = false;
             match self.run_page(code.page_mut(slot), entry, until) {
                 Leave::Jump if self.now < until => {}
+                Leave::Hot => {
+                    if let Some(accelerator) = accelerator.as_deref_mut() {
+                        self.offer(accelerator, code.page_mut(slot));
+                    }
+                }
                 Leave::Jump | Leave::Boundary => return None,
                 Leave::Slot { target } => slot_of = Some(target),
                 Leave::Fault(site) => {
@@ -470,7 +520,7 @@ impl Cpu {
         self.code_epoch = self.memory.code_epoch();
         let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
         self.counters.fetch_translations += 1;
-        self.fetches.insert(pc, self.context, page, slot);
+        self.fetches.insert(pc, self.context, page, slot, self.no_entry_points);
         self.executing = page;
         Ok(slot)
     }

@@ -120,6 +120,8 @@ pub struct MachineMemory {
     node_shift: u32,
     /// Counts pages that became code; a CPU that sees it change drops its store translations.
     code_epoch: AtomicU64,
+    /// Counts writes to pages of code.
+    code_writes: AtomicU64,
 }
 
 impl MachineMemory {
@@ -141,6 +143,7 @@ impl MachineMemory {
             bytes_per_node,
             node_shift: stride.trailing_zeros(),
             code_epoch: AtomicU64::new(0),
+            code_writes: AtomicU64::new(0),
         })
     }
 
@@ -280,6 +283,7 @@ impl MachineMemory {
         let state = word.load(Ordering::Relaxed);
         if state & 1 != 0 {
             word.store((state & !1).wrapping_add(2), Ordering::Relaxed);
+            self.code_writes.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -288,5 +292,12 @@ impl MachineMemory {
     #[inline]
     pub fn code_epoch(&self) -> u64 {
         self.code_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever a page of code is written: what is known of code without asking for its state
+    /// must then be dropped.
+    #[inline]
+    pub fn code_writes(&self) -> u64 {
+        self.code_writes.load(Ordering::Relaxed)
     }
 }

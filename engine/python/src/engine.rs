@@ -8,7 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
-use resident::{Costs, Monitor, MonitorConfig};
+use resident::{Costs, EngineKind, Monitor, MonitorConfig};
 
 use crate::events::{event_to_py, to_py};
 use crate::tables::TableView;
@@ -26,7 +26,8 @@ const SLICE_SECONDS: f64 = 0.010;
 impl Engine {
     #[new]
     #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, clock_hz, quantum_cycles, tlb_entries,
-                        l2tlb_entries, host_threads, costs, interleave_cycles=2000))]
+                        l2tlb_entries, host_threads, costs, interleave_cycles=2000,
+                        engine="interpreter"))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         node_of_cpu: Vec<u16>,
@@ -39,6 +40,7 @@ impl Engine {
         host_threads: usize,
         costs: BTreeMap<String, u64>,
         interleave_cycles: u64,
+        engine: &str,
     ) -> PyResult<Engine> {
         let slice_cycles = (clock_hz as f64 * SLICE_SECONDS) as u64;
         let config = MonitorConfig {
@@ -52,6 +54,7 @@ impl Engine {
             l2tlb_entries,
             host_threads,
             costs: costs_of(&costs)?,
+            engine: engine_of(engine)?,
         };
         Ok(Engine { monitor: Monitor::new(config).map_err(to_py)? })
     }
@@ -229,6 +232,14 @@ impl Engine {
 
 fn range(base: u64, bytes: u64) -> PhysRange {
     PhysRange { base: PhysAddr(base), bytes }
+}
+
+fn engine_of(name: &str) -> PyResult<EngineKind> {
+    let known = EngineKind::NAMES;
+    known.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or_else(|| {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        PyValueError::new_err(format!("the engine '{name}' asked; possible are {}", names.join(" and ")))
+    })
 }
 
 fn costs_of(changes: &BTreeMap<String, u64>) -> PyResult<Costs> {

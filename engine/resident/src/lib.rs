@@ -33,4 +33,4 @@ pub mod windows;
 pub use costs::Costs;
 pub use counters::Counters;
 pub use event::{Event, StopCause};
-pub use monitor::{Monitor, MonitorConfig, MonitorError};
+pub use monitor::{EngineKind, Monitor, MonitorConfig, MonitorError};

@@ -14,7 +14,7 @@ mod error;
 mod pages;
 mod rounds;
 
-pub use config::MonitorConfig;
+pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
 
 use std::sync::{Arc, Mutex};
@@ -58,7 +58,7 @@ impl Monitor {
         config.check()?;
         let memory = Arc::new(MachineMemory::new(config.nodes, config.memory_bytes_per_node)?);
         let cpu_config = CpuConfig { tlb_entries: config.tlb_entries, ..CpuConfig::hardware() };
-        let cpus = (0u16..)
+        let mut cpus: Vec<CpuSlot> = (0u16..)
             .zip(&config.node_of_cpu)
             .map(|(id, node)| CpuSlot {
                 hardware: HardwareCpu::new(id, NodeId(*node), cpu_config.clone(), Arc::clone(&memory)),
@@ -70,6 +70,9 @@ impl Monitor {
                 events: Vec::new(),
             })
             .collect();
+        for slot in &mut cpus {
+            slot.hardware.cpu.set_accelerator(config.engine.accelerator()?);
+        }
         let threads = (config.host_threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads).build())
             .transpose()

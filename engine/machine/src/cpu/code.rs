@@ -16,12 +16,13 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use mips::{Insn, Op};
 
+use super::accelerator::CodeKey;
 use crate::{MachineMemory, Mpn, PAGE_BYTES};
 
 /// The register that takes writes to register 0.
-pub(super) const SINK: u8 = 32;
+pub const SINK: u8 = 32;
 /// Instructions in a page.
-pub(super) const PAGE_INSNS: usize = PAGE_BYTES as usize / 4;
+pub const PAGE_INSNS: usize = PAGE_BYTES as usize / 4;
 /// Most instructions in a run.
 pub(super) const RUN_MAX: u8 = 96;
 /// In place of a length: not decoded yet.
@@ -29,26 +30,25 @@ pub(super) const UNDECODED: u8 = 255;
 /// In place of a length: a branch whose delay slot lies on the next page or holds what must not be in
 /// a delay slot. It runs alone, and the slot after it.
 pub(super) const OPEN_BRANCH: u8 = 254;
+/// In a length: how often the run begins is counted, for the CPU's accelerator.
+const COUNTED: u8 = 128;
+/// In place of a count: the accelerator has translated the run.
+const TRANSLATED: u8 = 255;
 
 /// 384 pages take 3.5 MiB: the kernel text that Debian's boot touches often, and a program's.
 const PAGE_COUNT_MAX: usize = 384;
 
-/// Which decoded page: the machine page, and whether 64-bit operations are reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CodeKey {
-    pub(super) page: Mpn,
-    pub(super) is_32bit: bool,
-}
-
 /// A decoded machine page.
 #[derive(Debug)]
-pub(super) struct CodePage {
+pub struct CodePage {
     key: CodeKey,
     /// `MachineMemory::code_state` when decoding began; another value means that all is outdated.
     state: u32,
     /// Entered since the clock hand last came by.
     is_used: bool,
     lengths: [u8; PAGE_INSNS],
+    /// Of each run that is counted, how often it began.
+    heats: [u8; PAGE_INSNS],
     insns: [Insn; PAGE_INSNS],
 }
 
@@ -59,6 +59,7 @@ impl CodePage {
             state,
             is_used: true,
             lengths: [UNDECODED; PAGE_INSNS],
+            heats: [0; PAGE_INSNS],
             insns: [mips::decode(0); PAGE_INSNS],
         })
     }
@@ -68,6 +69,7 @@ impl CodePage {
         self.state = state;
         self.is_used = true;
         self.lengths = [UNDECODED; PAGE_INSNS];
+        self.heats = [0; PAGE_INSNS];
     }
 
     /// The machine page that this is.
@@ -75,10 +77,61 @@ impl CodePage {
         self.key.page
     }
 
+    /// What this is the code of.
+    pub fn key(&self) -> CodeKey {
+        self.key
+    }
+
+    /// The code state of the machine page when decoding began.
+    pub fn state(&self) -> u32 {
+        self.state
+    }
+
+    /// Counts that the run at `index` begins. True when it has begun `heat_min` times.
+    pub(super) fn heat(&mut self, index: usize, heat_min: u8) -> bool {
+        let heat = &mut self.heats[index];
+        if *heat < TRANSLATED - 1 {
+            *heat += 1;
+        }
+        *heat >= heat_min
+    }
+
+    /// Whether the accelerator has translated the run at `pc`.
+    pub(super) fn is_translated(&self, pc: u64) -> bool {
+        self.heats[index_of(pc)] == TRANSLATED
+    }
+
+    /// Notes whether the accelerator wants the run at `pc`.
+    pub(super) fn set_translated(&mut self, pc: u64, is_translated: bool) {
+        let index = index_of(pc);
+        if is_translated {
+            self.heats[index] = TRANSLATED;
+        } else {
+            self.lengths[index] &= !COUNTED;
+        }
+    }
+
+    /// Notes that there is no translation at `pc` any more.
+    pub(super) fn cool(&mut self, pc: u64) {
+        if self.is_translated(pc) {
+            self.heats[index_of(pc)] = 0;
+        }
+    }
+
     /// Length of the run from `index`, or [`UNDECODED`] or [`OPEN_BRANCH`].
     #[inline(always)]
     pub(super) fn length(&self, index: usize) -> u8 {
         self.lengths[index % PAGE_INSNS]
+    }
+
+    /// Length of the run from `index`, which is decoded and no open branch, counted or not.
+    pub(super) fn plain_length(&self, index: usize) -> u8 {
+        self.length(index) & !COUNTED
+    }
+
+    /// Whether the beginnings of the run at `index` are counted.
+    pub(super) fn is_counted(&self, index: usize) -> bool {
+        self.length(index) & COUNTED != 0
     }
 
     /// The instruction at `index`; meaningful once a run through it is decoded.
@@ -94,7 +147,7 @@ impl CodePage {
     }
 
     /// Decodes the instruction at `index` alone.
-    pub(super) fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
+    pub fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
         let mut bytes = [0; 4];
         let offset = index as u64 * 4;
         memory.read(crate::MachineAddr(self.key.page.address().0 + offset), &mut bytes);
@@ -103,8 +156,18 @@ impl CodePage {
         insn
     }
 
-    /// Decodes the run from `first`.
-    pub(super) fn decode_run(&mut self, memory: &MachineMemory, first: usize) {
+    /// Decodes the run from `first`. `is_counted` says whether beginnings of it are counted.
+    pub(super) fn decode_run(&mut self, memory: &MachineMemory, first: usize, is_counted: bool) {
+        self.decode_lengths(memory, first);
+        if is_counted && self.lengths[first] != OPEN_BRANCH {
+            let last = first + usize::from(self.lengths[first]);
+            for length in self.lengths[first..last].iter_mut().filter(|length| **length < COUNTED) {
+                *length |= COUNTED;
+            }
+        }
+    }
+
+    fn decode_lengths(&mut self, memory: &MachineMemory, first: usize) {
         let limit = PAGE_INSNS.min(first + usize::from(RUN_MAX));
         let mut next = first;
         while next < limit {
@@ -143,7 +206,7 @@ impl CodePage {
 }
 
 /// False for what would make two changes of the program counter at once.
-pub(super) fn may_be_in_slot(op: Op) -> bool {
+pub fn may_be_in_slot(op: Op) -> bool {
     !op.is_branch() && !matches!(op, Op::Eret | Op::Deret)
 }
 
@@ -253,13 +316,17 @@ impl CodeCache {
     }
 }
 
-const FETCH_ENTRY_COUNT: usize = 256;
+pub(super) const FETCH_ENTRY_COUNT: usize = 256;
+pub(super) const FETCH_ENTRY_BYTES: usize = size_of::<FetchEntry>();
 
 /// Where a virtual page's decoded instructions are.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct FetchEntry {
     /// Virtual page address | context.
     tag: u64,
+    /// The accelerator's.
+    entry_points: u64,
     page: Mpn,
     slot: u32,
 }
@@ -270,9 +337,12 @@ pub(super) struct FetchTranslations {
     entries: [FetchEntry; FETCH_ENTRY_COUNT],
 }
 
-const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, page: Mpn(0), slot: 0 };
+const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: 0 };
 
 impl FetchTranslations {
+    /// Where the entries are, for `Layout`.
+    pub(super) const ENTRIES_OFFSET: usize = std::mem::offset_of!(FetchTranslations, entries);
+
     pub(super) fn new() -> FetchTranslations {
         FetchTranslations { entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT] }
     }
@@ -283,9 +353,29 @@ impl FetchTranslations {
         (entry.tag == pc & !(PAGE_BYTES - 1) | context).then_some((entry.page, entry.slot as usize))
     }
 
-    pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize) {
+    pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize, entry_points: u64) {
         let tag = pc & !(PAGE_BYTES - 1) | context;
-        self.entries[fetch_index(pc)] = FetchEntry { tag, page, slot: slot as u32 };
+        self.entries[fetch_index(pc)] = FetchEntry { tag, entry_points, page, slot: slot as u32 };
+    }
+
+    /// The entry points in the entry that `pc` would be in.
+    pub(super) fn entry_points(&self, pc: u64) -> u64 {
+        self.entries[fetch_index(pc)].entry_points
+    }
+
+    /// Notes the entry points of the page of `pc`, if it is remembered.
+    pub(super) fn set_entry_points(&mut self, pc: u64, context: u64, entry_points: u64) {
+        let entry = &mut self.entries[fetch_index(pc)];
+        if entry.tag == pc & !(PAGE_BYTES - 1) | context {
+            entry.entry_points = entry_points;
+        }
+    }
+
+    /// Puts `none` in place of all entry points.
+    pub(super) fn forget_entry_points(&mut self, none: u64) {
+        for entry in &mut self.entries {
+            entry.entry_points = none;
+        }
     }
 
     pub(super) fn flush(&mut self) {
@@ -304,6 +394,11 @@ impl FetchTranslations {
             }
         }
     }
+}
+
+/// The place in its page of the instruction at `pc`.
+fn index_of(pc: u64) -> usize {
+    (pc >> 2) as usize % PAGE_INSNS
 }
 
 fn fetch_index(pc: u64) -> usize {

@@ -58,7 +58,7 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn load_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
+    pub(super) fn load_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
         if !vaddr.is_multiple_of(bytes) {
             return self.refuse(Exception::AddressError { vaddr, access: AccessKind::Load });
@@ -68,7 +68,7 @@ impl Cpu {
 
     #[cold]
     #[inline(never)]
-    fn load_around_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
+    pub(super) fn load_around_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
         let address = match self.translate(vaddr, AccessKind::Load) {
             Ok(address) => MachineAddr(address.0 & !(bytes - 1)),

@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) pc: u64,
     /// `Some(target)`: just one instruction, the delay slot of a branch to `target`.
     pub(super) slot_of: Option<u64>,
+    /// The first run is executed here, even if the accelerator wants it.
+    pub(super) is_aside: bool,
 }
 
 /// What [`Cpu::plan_run`] has decided.
@@ -41,6 +43,8 @@ struct Plan {
 enum End {
     /// A run is complete, and the next instruction is elsewhere, or no time is left.
     Jump,
+    /// As `Jump`, and the next run may be hot.
+    Hot,
     /// The instruction at `index` is complete, and the CPU must look around.
     Boundary,
     /// An open branch is complete.
@@ -58,6 +62,7 @@ impl Cpu {
     pub(super) fn run_page(&mut self, page: &mut CodePage, entry: Entry, until: Cycles) -> Leave {
         let base = entry.pc & !(PAGE_BYTES - 1);
         let mut slot_of = entry.slot_of;
+        let mut is_aside = entry.is_aside;
         // A slot is planned aside because no time is left: it belongs to its branch.
         let budget = match slot_of {
             Some(_) => 0,
@@ -96,7 +101,7 @@ impl Cpu {
             after = insn_address(base, index + usize::from(length));
             let mut is_open = false;
             if i64::from(length) > left.min(i64::from(RUN_MAX)) {
-                match self.plan_run(page, base, index, left, &mut slot_of) {
+                match self.plan_run(page, base, index, left, &mut slot_of, &mut is_aside) {
                     Ok(plan) => Plan { length, after, is_open } = plan,
                     Err(end) => {
                         after = insn_address(base, index);
@@ -560,7 +565,7 @@ impl Cpu {
         };
 
         // Settle what the last run has executed if it was left early.
-        let is_run_complete = matches!(end, End::Jump | End::Slot);
+        let is_run_complete = matches!(end, End::Jump | End::Hot | End::Slot);
         let is_insn_complete = !matches!(end, End::Fault);
         if !is_run_complete {
             left -= (index - start) as i64 + i64::from(is_insn_complete);
@@ -579,6 +584,10 @@ impl Cpu {
             End::Jump => {
                 self.regs.pc = after;
                 Leave::Jump
+            }
+            End::Hot => {
+                self.regs.pc = after;
+                Leave::Hot
             }
             End::Boundary => {
                 self.regs.pc = next_pc;
@@ -613,6 +622,7 @@ impl Cpu {
         index: usize,
         left: i64,
         slot_of: &mut Option<u64>,
+        is_aside: &mut bool,
     ) -> Result<Plan, End> {
         if let Some(target) = slot_of.take() {
             if !may_be_in_slot(page.decode_one(&self.memory, index).op) {
@@ -625,12 +635,18 @@ impl Cpu {
             return Err(End::Jump);
         }
         if page.length(index) == UNDECODED {
-            page.decode_run(&self.memory, index);
+            page.decode_run(&self.memory, index, self.heat_min != 0);
         }
         if page.length(index) == OPEN_BRANCH {
             return Ok(Plan { length: 1, after: insn_address(base, index + 2), is_open: true });
         }
-        let mut length = i64::from(page.length(index));
+        if page.is_counted(index) {
+            let is_hot = page.heat(index, self.heat_min);
+            if is_hot && !std::mem::take(is_aside) {
+                return Err(End::Hot);
+            }
+        }
+        let mut length = i64::from(page.plain_length(index));
         if length > left {
             // A branch and its delay slot stay together.
             let is_last_branch = page.insn(index + left as usize - 1).op.is_branch();

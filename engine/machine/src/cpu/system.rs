@@ -140,29 +140,35 @@ impl Cpu {
         self.cp0.ll_addr = self.regs.ll_address >> LL_ADDR_SHIFT;
     }
 
-    /// SC and SCD of `bytes` bytes: the store happens if nothing came between it and the load linked,
-    /// as far as the memory's value tells.
+    /// SC and SCD of `bytes` bytes.
     fn store_conditional(&mut self, insn: Insn, vaddr: u64, bytes: u64) -> Outcome {
         let vaddr = self.effective_address(vaddr);
         if !vaddr.is_multiple_of(bytes) {
             return self.raise_in_run(Exception::AddressError { vaddr, access: AccessKind::Store });
         }
-        let Some(address) = self.store_address(vaddr) else {
+        let rt = usize::from(insn.rt);
+        let Some((is_done, stored)) = self.store_if_linked(vaddr, bytes, self.regs.gpr[rt]) else {
             return Outcome::Fault;
         };
-        let rt = usize::from(insn.rt);
-        let is_linked = std::mem::take(&mut self.regs.ll_bit) && self.is_unchanged(address, bytes);
-        let mut stored = Stored::Done;
-        if is_linked {
-            stored = self.store_bytes(vaddr, 0, bytes, self.regs.gpr[rt]);
-        }
         if rt != 0 {
-            self.regs.gpr[rt] = u64::from(is_linked);
+            self.regs.gpr[rt] = u64::from(is_done);
         }
         match stored {
             Stored::CodeChanged => Outcome::Boundary,
             _ => Outcome::Next,
         }
+    }
+
+    /// Stores at the aligned address `vaddr` if nothing came between that and the load linked, as far
+    /// as the memory's value tells. Says whether it did; `None` for a fault.
+    pub(super) fn store_if_linked(&mut self, vaddr: u64, bytes: u64, value: u64) -> Option<(bool, Stored)> {
+        let address = self.store_address(vaddr)?;
+        let is_linked = std::mem::take(&mut self.regs.ll_bit) && self.is_unchanged(address, bytes);
+        let stored = match is_linked {
+            true => self.store_bytes(vaddr, 0, bytes, value),
+            false => Stored::Done,
+        };
+        Some((is_linked, stored))
     }
 
     /// Whether `address` is what was linked and still holds the value loaded.

@@ -25,12 +25,13 @@ pub(super) type Context = u64;
 /// segments may be aliases of one page, so removal looks at these bits only.
 pub(super) const TLB_PAGE_BITS: u64 = (1 << 40) - PAGE_BYTES;
 
-const ENTRY_COUNT: usize = 256;
+pub(super) const ENTRY_COUNT: usize = 256;
 
 /// Contexts leave bits 11:10 of a tag clear, so nothing matches this.
 const EMPTY: Entry = Entry { tag: u64::MAX, addend: 0 };
 
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 struct Entry {
     /// Virtual page address | context.
     tag: u64,
@@ -77,6 +78,9 @@ plain!(u8 u16 u32 u64);
 const _: () = assert!(cfg!(target_endian = "little"), "the host must be little-endian");
 
 impl HostTranslations {
+    /// Where the entries are, for `Layout`.
+    pub(super) const ENTRIES_OFFSET: usize = std::mem::offset_of!(HostTranslations, entries);
+
     /// An empty cache over `memory`.
     pub(super) fn new(memory: Arc<MachineMemory>) -> HostTranslations {
         let base = memory.page_pointer(Mpn(0)).expose_provenance() as u64;

@@ -1,6 +1,6 @@
 //! What the machine and its monitor are made of, and whether that can be.
 
-use machine::Cycles;
+use machine::{Accelerator, Cycles};
 
 use super::{MonitorError, Result};
 use crate::Costs;
@@ -29,6 +29,32 @@ pub struct MonitorConfig {
     pub host_threads: usize,
     /// What the monitor's actions cost.
     pub costs: Costs,
+    /// What executes instructions.
+    pub engine: EngineKind,
+}
+
+/// What executes a CPU's instructions. The results are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The interpreter of crate `machine`.
+    Interpreter,
+    /// The translator where the host has one, and the interpreter for the rest.
+    Translator,
+}
+
+impl EngineKind {
+    /// Names and values, for messages and for Python.
+    pub const NAMES: [(&str, EngineKind); 2] =
+        [("interpreter", EngineKind::Interpreter), ("translator", EngineKind::Translator)];
+
+    /// What a CPU is given beside its interpreter.
+    pub(super) fn accelerator(self) -> Result<Option<Box<dyn Accelerator>>> {
+        let made = match self {
+            EngineKind::Interpreter => Ok(None),
+            EngineKind::Translator => translate::accelerator(),
+        };
+        made.map_err(|error| MonitorError::Machine(error.to_string()))
+    }
 }
 
 impl MonitorConfig {

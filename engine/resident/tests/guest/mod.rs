@@ -6,7 +6,7 @@
 
 use machine::PhysRange;
 use machine::{Cycles, PhysAddr, Ppn};
-use resident::{Costs, Event, Monitor, MonitorConfig, MonitorError, StopCause};
+use resident::{Costs, EngineKind, Event, Monitor, MonitorConfig, MonitorError, StopCause};
 
 /// Where programs start, virtually and physically.
 pub const PROGRAM: u64 = KSEG0 + PROGRAM_PHYS;
@@ -16,6 +16,9 @@ pub const PROGRAM_PHYS: u64 = 0x1_0000;
 pub const KSEG0: u64 = 0xffff_ffff_8000_0000;
 /// Ends a guest for good: WAIT with interrupts off.
 pub const HALT: &str = "mtc0 zero, c0_status\n halt: wait\n b halt\n nop\n";
+
+/// What executes the guests of all tests.
+const ENGINE: EngineKind = EngineKind::Translator;
 
 /// One CPU, one node, everything switched on.
 pub fn config() -> MonitorConfig {
@@ -30,6 +33,7 @@ pub fn config() -> MonitorConfig {
         l2tlb_entries: 1024,
         host_threads: 1,
         costs: Costs::default(),
+        engine: ENGINE,
     }
 }
 

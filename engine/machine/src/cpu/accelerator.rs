@@ -1,0 +1,241 @@
+//! The hook for a translator: what a CPU gives to one, and what it asks of it.
+//!
+//! The machine knows no translator. A CPU that was given an [`Accelerator`] counts how often each run
+//! of instructions begins, offers those that are *hot*, and lets the accelerator go on from wherever
+//! it has something better than the interpreter. The division of labour keeps every rule in one place:
+//!
+//! - An accelerator does only what is ordinary. Before anything else (an exception, a privileged
+//!   instruction, a store to code, the end of the time) it returns, with registers and counts as
+//!   before that instruction, and the interpreter does it.
+//! - It never runs past the bound: an instruction is executed only if as much time is left as all
+//!   instructions up to the next point where it looks again take.
+//! - What it knows of a page lapses with the page's code state, and where a virtual page leads is
+//!   known by the CPU's own cache of fetches alone, whose entries go with TLB entries and segments.
+//!
+//! Translated code works on the fields of the CPU directly; [`Layout`] says where they are.
+
+use std::fmt::Debug;
+use std::mem::offset_of;
+
+use super::code::{CodePage, FetchTranslations};
+use super::data::Stored;
+use super::translation::HostTranslations;
+use super::{Cpu, Registers};
+use crate::{Cycles, Mpn};
+
+/// A machine page as code: the page, and whether 64-bit operations are reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeKey {
+    /// The machine page.
+    pub page: Mpn,
+    /// Words of 64-bit instructions are reserved.
+    pub is_32bit: bool,
+}
+
+/// How an accelerator came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It has nothing at `regs.pc`.
+    Nothing,
+    /// `regs.pc` is where it has nothing, or where the CPU has to find the page first.
+    Jump,
+    /// The interpreter must execute the instruction at `regs.pc` (with the delay slot, if it is a
+    /// branch) before the accelerator is asked again.
+    Aside,
+}
+
+/// Something that executes guest code faster than the interpreter, with the same results.
+pub trait Accelerator: Debug + Send + Sync {
+    /// Runs entered this often are offered.
+    fn heat_min(&self) -> u8;
+
+    /// What the fetch cache holds of a page of which nothing is known.
+    fn no_entry_points(&self) -> u64;
+
+    /// What the fetch cache holds of the page in that code state; may be `no_entry_points`.
+    fn entry_points(&mut self, key: CodeKey, state: u32) -> u64;
+
+    /// Considers the hot run at `pc`, which lies in `page`. False: it will never want it.
+    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool;
+
+    /// Goes on at `regs.pc`, whose page has `entry_points`, for at most `budget` instructions.
+    /// Returns how many of them are left too. Leaves `now` and `instructions` alone.
+    fn run(&mut self, cpu: &mut Cpu, entry_points: u64, budget: i64) -> (Ran, i64);
+}
+
+/// Offsets in bytes from the address of a [`Cpu`].
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// `regs.gpr[0]`.
+    pub gpr: usize,
+    /// `regs.hi`.
+    pub hi: usize,
+    /// `regs.lo`.
+    pub lo: usize,
+    /// `regs.pc`.
+    pub pc: usize,
+    /// `regs.fpr[0]`.
+    pub fpr: usize,
+    /// `regs.fcsr`.
+    pub fcsr: usize,
+    /// ASID and mode as the tags below hold them, 64 bits.
+    pub context: usize,
+    /// The first entry of the host translations for loads: tag and addend, 64 bits each, chosen by
+    /// `TRANSLATION_COUNT` and the page number. The tag is virtual page | context; host address =
+    /// virtual address + addend.
+    pub loads: usize,
+    /// As `loads`, for stores.
+    pub stores: usize,
+    /// The first entry of the fetch cache, chosen by `FETCH_COUNT` and the page number: tag as above
+    /// and entry points, 64 bits each, in `FETCH_BYTES` bytes.
+    pub fetches: usize,
+}
+
+impl Layout {
+    /// Of every CPU.
+    pub const CPU: Layout = Layout {
+        gpr: offset_of!(Cpu, regs) + offset_of!(Registers, gpr),
+        hi: offset_of!(Cpu, regs) + offset_of!(Registers, hi),
+        lo: offset_of!(Cpu, regs) + offset_of!(Registers, lo),
+        pc: offset_of!(Cpu, regs) + offset_of!(Registers, pc),
+        fpr: offset_of!(Cpu, regs) + offset_of!(Registers, fpr),
+        fcsr: offset_of!(Cpu, regs) + offset_of!(Registers, fcsr),
+        context: offset_of!(Cpu, context),
+        loads: offset_of!(Cpu, loads) + HostTranslations::ENTRIES_OFFSET,
+        stores: offset_of!(Cpu, stores) + HostTranslations::ENTRIES_OFFSET,
+        fetches: offset_of!(Cpu, fetches) + FetchTranslations::ENTRIES_OFFSET,
+    };
+    /// Entries of the host translations, a power of two.
+    pub const TRANSLATION_COUNT: usize = super::translation::ENTRY_COUNT;
+    /// Entries of the fetch cache, a power of two.
+    pub const FETCH_COUNT: usize = super::code::FETCH_ENTRY_COUNT;
+    /// Bytes of an entry of the fetch cache.
+    pub const FETCH_BYTES: usize = super::code::FETCH_ENTRY_BYTES;
+}
+
+/// An accelerator's accesses that the translations did not answer. `None` and `false`: not done, and
+/// nothing has changed; the interpreter must find out why.
+impl Cpu {
+    /// Gives the CPU an accelerator, or takes it away.
+    pub fn set_accelerator(&mut self, accelerator: Option<Box<dyn Accelerator>>) {
+        self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
+        self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
+        self.fetches.forget_entry_points(self.no_entry_points);
+        self.code = super::CodeCache::default();
+        self.accelerator = accelerator;
+    }
+
+    /// The CPU's accelerator.
+    pub fn accelerator(&self) -> Option<&dyn Accelerator> {
+        self.accelerator.as_deref()
+    }
+
+    /// Drops what is known of entry points. An accelerator that discards some calls this.
+    pub fn forget_entry_points(&mut self) {
+        self.fetches.forget_entry_points(self.no_entry_points);
+    }
+
+    /// Notes that the page of `pc` has `entry_points`, if the page is in the cache.
+    pub fn set_entry_points(&mut self, pc: u64, entry_points: u64) {
+        self.fetches.set_entry_points(pc, self.context, entry_points);
+    }
+
+    /// Loads the aligned value of `bytes` bytes at `vaddr`, zero-extended.
+    pub fn try_load(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
+        self.load_slowly(vaddr, bytes)
+    }
+
+    /// Loads the aligned value of `bytes` bytes around `vaddr`, zero-extended.
+    pub fn try_load_around(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
+        self.load_around_slowly(vaddr, bytes)
+    }
+
+    /// Stores the low `bytes` bytes of `value` at `vaddr`, unless they are code.
+    pub fn try_store(&mut self, vaddr: u64, bytes: u64, value: u64) -> bool {
+        self.effective_address(vaddr).is_multiple_of(bytes) && self.try_store_part(vaddr, 0, bytes, value)
+    }
+
+    /// Stores the low `bytes` bytes of `value` from `back` bytes before `vaddr` on, unless they are
+    /// code. They lie in the doubleword around `vaddr`.
+    pub fn try_store_part(&mut self, vaddr: u64, back: u64, bytes: u64, value: u64) -> bool {
+        let vaddr = self.effective_address(vaddr);
+        if self.is_code_at(vaddr) {
+            return false;
+        }
+        self.store_bytes(vaddr, back, bytes, value) == Stored::Done
+    }
+
+    /// LL and LLD.
+    pub fn try_load_linked(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
+        let value = match bytes {
+            4 => u64::from(self.load::<u32>(vaddr)?),
+            _ => self.load::<u64>(vaddr)?,
+        };
+        self.link(vaddr, value);
+        Some(value)
+    }
+
+    /// SC and SCD, unless to code. The result is what the instruction writes to its register.
+    pub fn try_store_conditional(&mut self, vaddr: u64, bytes: u64, value: u64) -> Option<u64> {
+        let effective = self.effective_address(vaddr);
+        if !effective.is_multiple_of(bytes) || self.is_code_at(effective) {
+            return None;
+        }
+        let (is_done, _) = self.store_if_linked(effective, bytes, value)?;
+        Some(u64::from(is_done))
+    }
+
+    /// What RDHWR of UserLocal reads, if the mode may.
+    pub fn try_user_local(&mut self) -> Option<u64> {
+        const NUMBER: u8 = 29;
+        self.cp0.read_hardware(NUMBER, self.now)
+    }
+
+    /// Whether a store to `vaddr` would go to a page of code, or nowhere.
+    fn is_code_at(&self, vaddr: u64) -> bool {
+        if self.stores.machine_address(vaddr, self.context).is_some() {
+            return false;
+        }
+        match self.translate(vaddr, crate::AccessKind::Store) {
+            Ok(address) => !self.is_memory(address) || self.memory.is_code(address.page()),
+            Err(_) => true,
+        }
+    }
+
+    /// Offers the hot run at `regs.pc`, which lies in `page`.
+    pub(super) fn offer(&mut self, accelerator: &mut dyn Accelerator, page: &mut CodePage) {
+        let pc = self.regs.pc;
+        if !page.is_translated(pc) {
+            let is_translated = accelerator.translate(self, page, pc);
+            page.set_translated(pc, is_translated);
+        }
+    }
+
+    /// Lets the accelerator go on at `regs.pc`, which lies in `page`.
+    pub(super) fn accelerate(
+        &mut self,
+        accelerator: &mut dyn Accelerator,
+        page: &mut CodePage,
+        until: Cycles,
+    ) -> Ran {
+        if self.code_writes != self.memory.code_writes() {
+            self.code_writes = self.memory.code_writes();
+            self.forget_entry_points();
+        }
+        let pc = self.regs.pc;
+        let mut entry_points = self.fetches.entry_points(pc);
+        if entry_points == self.no_entry_points {
+            entry_points = accelerator.entry_points(page.key(), page.state());
+            self.set_entry_points(pc, entry_points);
+        }
+        let budget = until.0.saturating_sub(self.now.0).min(i64::MAX as u64) as i64;
+        let (ran, left) = accelerator.run(self, entry_points, budget);
+        if ran == Ran::Nothing {
+            page.cool(pc);
+        }
+        let executed = (budget - left) as u64;
+        self.now.0 += executed;
+        self.instructions += executed;
+        ran
+    }
+}

@@ -1,0 +1,84 @@
+//! The translator: guest code becomes host code, with the same results as the interpreter's.
+//!
+//! What belongs here: finding what is worth translating, making host code of it, keeping that code and
+//! running it. What does not: anything a guest could tell apart. Translated code does only what is
+//! ordinary and returns for the rest, with registers and counts as before the instruction, so that
+//! exceptions, privileged instructions and devices exist once, in crate `machine`.
+//!
+//! ```text
+//! translator.rs  the translations of a CPU: what there is, how it is found, when it lapses
+//! region.rs      which instructions are translated together, and in which host registers they work
+//! uses.rs        which registers an instruction reads and writes
+//! x86_64/        the back end
+//!   codegen.rs   blocks, branches, and the ways out
+//!   integer.rs   instructions on general registers
+//!   memory.rs    loads and stores
+//!   enter.rs     in and out of host code, and the calls that it makes
+//!   emitter.rs   host instructions
+//!   buffer.rs    the memory that holds them
+//! ```
+//!
+//! # What a translation depends on
+//! The machine page with its code state, and whether 64-bit operations are reserved. Not on the virtual
+//! address, the ASID or the mode: one translation serves every mapping, and survives TLB flushes and
+//! switches. Only within a page do translations jump to each other directly. From page to page execution
+//! goes through the CPU's fetch cache, whose entries vanish with the TLB entries behind them.
+//!
+//! # Time
+//! A block takes what it will execute from the budget when it begins, and goes aside if that is not
+//! there. A way out in its middle gives back what was not executed.
+
+//!
+//! # Hosts
+//! x86-64 with Linux. Elsewhere [`accelerator`] has none, and the interpreter does everything.
+
+#![deny(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+mod region;
+#[cfg(target_arch = "x86_64")]
+mod translator;
+#[cfg(target_arch = "x86_64")]
+mod uses;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use translator::{Counters, Options, Translator};
+
+use machine::Accelerator;
+
+/// Why a translator cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferError {
+    /// Bytes of code buffer asked.
+    pub bytes: usize,
+    /// The host's error number.
+    pub os_error: i32,
+}
+
+impl std::fmt::Display for BufferError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the host refused a code buffer of {} bytes (os error {})", self.bytes, self.os_error)
+    }
+}
+
+impl std::error::Error for BufferError {}
+
+/// A translator for one CPU, if there is one for this host.
+///
+/// # Errors
+/// [`BufferError`] when the host gives no memory for code.
+#[cfg(target_arch = "x86_64")]
+pub fn accelerator() -> Result<Option<Box<dyn Accelerator>>, BufferError> {
+    Ok(Some(Box::new(Translator::new(Options::default())?)))
+}
+
+/// A translator for one CPU, if there is one for this host.
+///
+/// # Errors
+/// None on this host.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn accelerator() -> Result<Option<Box<dyn Accelerator>>, BufferError> {
+    Ok(None)
+}

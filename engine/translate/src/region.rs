@@ -1,0 +1,267 @@
+//! The unit of translation: the blocks of one machine page that direct branches lead to from a hot run.
+//!
+//! A *block* is executed from its first instruction to its end or up to a fault; nobody jumps into its
+//! middle. It ends with a branch and its delay slot, before an instruction that only the interpreter
+//! does, before the first instruction of another block, or with the page. An *entry* is a block at
+//! which execution may come from elsewhere: the hot run, and where calls return to.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use machine::cpu::{PAGE_INSNS, may_be_in_slot};
+use mips::{Insn, Op};
+
+use crate::uses::{REGISTER_COUNT, Registers, reads, writes};
+use crate::x86_64::emitter::{Host, PINS};
+
+/// Most instructions in a region.
+const INSNS_MAX: usize = 400;
+/// Most instructions in a block.
+const BLOCK_INSNS_MAX: usize = 96;
+
+/// How a block ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Execution goes on at this index; 1024 is the next page.
+    Next(usize),
+    /// With the branch at this index and its delay slot.
+    Branch(usize),
+    /// The interpreter goes on at this index.
+    Aside(usize),
+}
+
+/// A block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Index in the page of the first instruction.
+    pub first: usize,
+    /// How many there are, branch and delay slot included.
+    pub count: usize,
+    /// What comes then.
+    pub end: End,
+}
+
+/// The blocks of a region, in the order of their addresses.
+#[derive(Clone, Debug)]
+pub struct Region {
+    /// By the index of their first instruction.
+    pub blocks: BTreeMap<usize, Block>,
+    /// First instructions of the blocks that may be entered from elsewhere.
+    pub entries: BTreeSet<usize>,
+    /// Where the page was mapped when it was read, which tells where J and JAL lead.
+    pub page_address: u64,
+}
+
+/// Where a branch leads that is known before it is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To that many instructions after the beginning of the page.
+    Relative(i64),
+    /// To an address whose low 28 bits are these.
+    Region(u32),
+    /// To what a register holds.
+    Register(u8),
+}
+
+impl Target {
+    /// Of the branch `insn` at `index`.
+    pub fn of(insn: Insn, index: usize) -> Target {
+        match insn.op {
+            Op::J | Op::Jal => Target::Region((insn.target() << 2) as u32),
+            Op::Jr | Op::JrHb | Op::Jalr | Op::JalrHb => Target::Register(insn.rs),
+            _ => Target::Relative(index as i64 + 1 + i64::from(insn.imm)),
+        }
+    }
+
+    /// The index it has in the page mapped at `page_address`, if it is there.
+    pub fn index(self, page_address: u64) -> Option<usize> {
+        let index = match self {
+            Target::Relative(index) => index,
+            Target::Region(bits) => {
+                let page_bits = page_address & 0x0fff_f000;
+                (i64::from(bits) - page_bits as i64) / 4
+            }
+            Target::Register(_) => return None,
+        };
+        usize::try_from(index).ok().filter(|index| *index < PAGE_INSNS)
+    }
+}
+
+/// Whether execution may go on after the delay slot: when the branch is not taken, or on return.
+pub fn goes_on(insn: Insn) -> bool {
+    match insn.op {
+        Op::J | Op::Jr | Op::JrHb => false,
+        Op::Beq => insn.rs != insn.rt,
+        _ => true,
+    }
+}
+
+/// Whether the branch is a call: it comes back after its delay slot.
+pub fn is_call(op: Op) -> bool {
+    matches!(op, Op::Jal | Op::Jalr | Op::JalrHb | Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall)
+}
+
+/// Finds the region from `head` on. `insn_at` reads the page, mapped at `page_address`; `is_translated`
+/// tells what the translator can do.
+pub fn discover(
+    head: usize,
+    page_address: u64,
+    insn_at: &mut dyn FnMut(usize) -> Insn,
+    is_translated: &dyn Fn(Insn) -> bool,
+) -> Region {
+    let mut finder = Finder { page_address, insn_at, is_translated };
+    let (leaders, entries) = finder.leaders(head);
+    let blocks = leaders.iter().map(|first| (*first, finder.block(*first, &leaders))).collect();
+    Region { blocks, entries, page_address }
+}
+
+struct Finder<'a> {
+    page_address: u64,
+    insn_at: &'a mut dyn FnMut(usize) -> Insn,
+    is_translated: &'a dyn Fn(Insn) -> bool,
+}
+
+impl Finder<'_> {
+    /// First instructions of blocks, and which of them are entries: breadth first, so that what is
+    /// near the head is in the region when it becomes too long.
+    fn leaders(&mut self, head: usize) -> (BTreeSet<usize>, BTreeSet<usize>) {
+        let mut leaders = BTreeSet::from([head]);
+        let mut entries = BTreeSet::from([head]);
+        let mut waiting = VecDeque::from([head]);
+        let mut count = 0;
+        while let Some(first) = waiting.pop_front() {
+            if count >= INSNS_MAX {
+                leaders.remove(&first);
+                entries.remove(&first);
+                continue;
+            }
+            let block = self.block(first, &leaders);
+            count += block.count;
+            for (index, is_entry) in self.successors(&block) {
+                if is_entry {
+                    entries.insert(index);
+                }
+                if leaders.insert(index) {
+                    waiting.push_back(index);
+                }
+            }
+        }
+        (leaders, entries)
+    }
+
+    /// The block from `first`, which ends before any other of `leaders`.
+    fn block(&mut self, first: usize, leaders: &BTreeSet<usize>) -> Block {
+        let mut index = first;
+        let end = loop {
+            if index == PAGE_INSNS || index - first >= BLOCK_INSNS_MAX {
+                break End::Next(index);
+            }
+            if index > first && leaders.contains(&index) {
+                break End::Next(index);
+            }
+            let insn = (self.insn_at)(index);
+            if !(self.is_translated)(insn) {
+                break End::Aside(index);
+            }
+            if insn.op.is_branch() {
+                if !self.has_translated_slot(index) {
+                    break End::Aside(index);
+                }
+                return Block { first, count: index + 2 - first, end: End::Branch(index) };
+            }
+            index += 1;
+        };
+        Block { first, count: index - first, end }
+    }
+
+    fn has_translated_slot(&mut self, branch: usize) -> bool {
+        if branch + 1 >= PAGE_INSNS {
+            return false;
+        }
+        let slot = (self.insn_at)(branch + 1);
+        may_be_in_slot(slot.op) && (self.is_translated)(slot)
+    }
+
+    /// Indices of the blocks that follow, and whether they are entries.
+    fn successors(&mut self, block: &Block) -> Vec<(usize, bool)> {
+        match block.end {
+            End::Next(index) if index < PAGE_INSNS => vec![(index, false)],
+            End::Next(_) | End::Aside(_) => vec![],
+            End::Branch(index) => {
+                let insn = (self.insn_at)(index);
+                let target = Target::of(insn, index).index(self.page_address).map(|target| (target, false));
+                let next = (goes_on(insn) && index + 2 < PAGE_INSNS).then_some((index + 2, is_call(insn.op)));
+                target.into_iter().chain(next).collect()
+            }
+        }
+    }
+}
+
+/// Which host register holds which guest register in a region.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    hosts: [Option<Host>; REGISTER_COUNT],
+    /// Those that the region writes.
+    written: Registers,
+}
+
+impl Pins {
+    /// Gives host registers to the guest registers that `region` uses most. What is used in loops
+    /// counts more.
+    pub fn choose(region: &Region, insn_at: &mut dyn FnMut(usize) -> Insn) -> Pins {
+        /// Fewer uses than this do not pay for loading and storing.
+        const USES_MIN: u64 = 3;
+        let mut uses = [0u64; REGISTER_COUNT];
+        let mut written = Registers::NONE;
+        for block in region.blocks.values() {
+            let weight = region.weight(block, insn_at);
+            for index in block.first..block.first + block.count {
+                let insn = insn_at(index);
+                for register in reads(insn).iter().chain(writes(insn).iter()) {
+                    uses[usize::from(register)] += weight;
+                }
+                written = written.with(writes(insn));
+            }
+        }
+        let mut order: Vec<u8> = (0..REGISTER_COUNT as u8).filter(|r| uses[usize::from(*r)] >= USES_MIN).collect();
+        order.sort_by_key(|register| (std::cmp::Reverse(uses[usize::from(*register)]), *register));
+        let mut hosts = [None; REGISTER_COUNT];
+        for (register, host) in order.into_iter().zip(PINS) {
+            hosts[usize::from(register)] = Some(host);
+        }
+        Pins { hosts, written }
+    }
+
+    /// The host register of `register`.
+    pub fn host(&self, register: u8) -> Option<Host> {
+        self.hosts[usize::from(register)]
+    }
+
+    /// All pairs of guest and host registers.
+    pub fn all(&self) -> impl Iterator<Item = (u8, Host)> + '_ {
+        (0..REGISTER_COUNT as u8).filter_map(|register| Some((register, self.host(register)?)))
+    }
+
+    /// The pairs whose guest register the region writes.
+    pub fn written(&self) -> impl Iterator<Item = (u8, Host)> + '_ {
+        self.all().filter(|(register, _)| self.written.meets(Registers::of(*register)))
+    }
+}
+
+impl Region {
+    /// How much the registers of `block` count: eightfold for each loop around it, as far as backward
+    /// branches tell.
+    fn weight(&self, block: &Block, insn_at: &mut dyn FnMut(usize) -> Insn) -> u64 {
+        const WEIGHT_MAX: u64 = 512;
+        let mut weight = 1;
+        for other in self.blocks.values() {
+            let End::Branch(index) = other.end else { continue };
+            let insn = insn_at(index);
+            let Some(target) = Target::of(insn, index).index(self.page_address) else { continue };
+            let is_around = target <= block.first && block.first <= index;
+            if is_around && !is_call(insn.op) {
+                weight = (weight * 8).min(WEIGHT_MAX);
+            }
+        }
+        weight
+    }
+}

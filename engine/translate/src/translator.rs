@@ -1,0 +1,192 @@
+//! The translations of a CPU: what there is, how it is found, and when it lapses.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use machine::cpu::{Accelerator, CodeKey, CodePage, PAGE_INSNS, Ran};
+use machine::{Cpu, PAGE_BYTES};
+
+use crate::BufferError;
+use crate::region::{self, Pins};
+use crate::x86_64::buffer::CodeBuffer;
+use crate::x86_64::emitter::Emitter;
+use crate::x86_64::enter::{self, Thunks};
+use crate::x86_64::{codegen, integer};
+
+/// What a translator may use, and when it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of code kept.
+    pub buffer_bytes: usize,
+    /// A run that began this often is translated.
+    pub heat_min: u8,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { buffer_bytes: 32 << 20, heat_min: 16 }
+    }
+}
+
+/// Most pages with translations; each has a table of 8 KiB.
+const PAGE_COUNT_MAX: usize = 4096;
+
+/// What a translator did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Regions translated.
+    pub regions: u64,
+    /// Guest instructions in them.
+    pub instructions: u64,
+    /// Bytes of host code made.
+    pub bytes: u64,
+    /// Times that all code was dropped because there was no room.
+    pub flushes: u64,
+    /// Host time spent.
+    pub time: Duration,
+}
+
+/// The entry points of a page: the address of host code for each instruction.
+type EntryPoints = Box<[u64; PAGE_INSNS]>;
+
+/// A page's translations.
+#[derive(Debug)]
+struct Page {
+    /// The code state of the machine page that they were made from.
+    state: u32,
+    entry_points: EntryPoints,
+}
+
+/// The translator of a CPU, with its translations.
+#[derive(Debug)]
+pub struct Translator {
+    options: Options,
+    buffer: CodeBuffer,
+    thunks: Thunks,
+    /// Bytes of the thunks, at the beginning of the buffer.
+    thunk_bytes: usize,
+    pages: HashMap<CodeKey, Page>,
+    /// The entry points of pages without translations.
+    nothing: EntryPoints,
+    counters: Counters,
+}
+
+impl Translator {
+    /// A translator without translations.
+    ///
+    /// # Errors
+    /// [`BufferError`] when the host refuses.
+    pub fn new(options: Options) -> Result<Translator, BufferError> {
+        let mut buffer = CodeBuffer::new(options.buffer_bytes)?;
+        let mut emitter = Emitter::new(buffer.next_address());
+        let thunks = Thunks::emit(&mut emitter);
+        buffer.append(&emitter.finish()).expect("the thunks fit in any buffer");
+        let nothing = Box::new([thunks.absent as u64; PAGE_INSNS]);
+        let thunk_bytes = buffer.used();
+        Ok(Translator {
+            options,
+            buffer,
+            thunks,
+            thunk_bytes,
+            pages: HashMap::new(),
+            nothing,
+            counters: Counters::default(),
+        })
+    }
+
+    /// What it did.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The page's translations, empty if what there was is outdated.
+    fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
+        let absent = self.thunks.absent as u64;
+        let fresh = || Page { state, entry_points: Box::new([absent; PAGE_INSNS]) };
+        let page = self.pages.entry(key).or_insert_with(fresh);
+        if page.state != state {
+            page.state = state;
+            page.entry_points.fill(absent);
+        }
+        page
+    }
+
+    /// Drops all translations.
+    fn flush(&mut self, cpu: &mut Cpu) {
+        cpu.forget_entry_points();
+        self.pages.clear();
+        self.buffer.truncate(self.thunk_bytes);
+        self.counters.flushes += 1;
+    }
+
+    fn translate_region(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
+        let head = (pc % PAGE_BYTES / 4) as usize;
+        let memory = std::sync::Arc::clone(cpu.memory());
+        let mut insn_at = |index| page.decode_one(&memory, index);
+        if !integer::is_translated(insn_at(head)) {
+            return false;
+        }
+        let region = region::discover(head, pc & !(PAGE_BYTES - 1), &mut insn_at, &integer::is_translated);
+        if region.blocks[&head].count == 0 {
+            return false;
+        }
+        let pins = Pins::choose(&region, &mut insn_at);
+        if self.pages.len() >= PAGE_COUNT_MAX {
+            self.flush(cpu);
+        }
+        let (key, state) = (page.key(), page.state());
+        let entry_points = self.page(key, state).entry_points.as_ptr() as u64;
+        let mut insn_at = |index| page.decode_one(&memory, index);
+        let base = self.buffer.next_address();
+        let made = codegen::generate(&region, &pins, &mut insn_at, &self.thunks, entry_points, base);
+        let Some(address) = self.buffer.append(&made.code) else {
+            self.flush(cpu);
+            return false;
+        };
+        let absent = self.thunks.absent as u64;
+        let page = self.page(key, state);
+        for (index, offset) in made.entries {
+            if index == head || page.entry_points[index] == absent {
+                page.entry_points[index] = (address + offset) as u64;
+            }
+        }
+        cpu.set_entry_points(pc, entry_points);
+        self.counters.regions += 1;
+        self.counters.instructions += region.blocks.values().map(|block| block.count as u64).sum::<u64>();
+        self.counters.bytes += made.code.len() as u64;
+        true
+    }
+}
+
+impl Accelerator for Translator {
+    fn heat_min(&self) -> u8 {
+        self.options.heat_min
+    }
+
+    fn no_entry_points(&self) -> u64 {
+        self.nothing.as_ptr() as u64
+    }
+
+    fn entry_points(&mut self, key: CodeKey, state: u32) -> u64 {
+        match self.pages.get(&key) {
+            Some(page) if page.state == state => page.entry_points.as_ptr() as u64,
+            _ => self.no_entry_points(),
+        }
+    }
+
+    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
+        let start = Instant::now();
+        let is_translated = self.translate_region(cpu, page, pc);
+        self.counters.time += start.elapsed();
+        is_translated
+    }
+
+    fn run(&mut self, cpu: &mut Cpu, entry_points: u64, budget: i64) -> (Ran, i64) {
+        let index = (cpu.regs.pc % PAGE_BYTES / 4) as usize;
+        let code = enter::entry_point(entry_points, index);
+        if code == self.thunks.absent as u64 {
+            return (Ran::Nothing, budget);
+        }
+        self.thunks.run(cpu, code, budget)
+    }
+}

@@ -1,0 +1,112 @@
+//! The code buffer: one piece of host memory, mapped twice.
+//!
+//! Translations are written through a view that is never executable and run through a view that is
+//! never writable (W^X). Both are views of one anonymous file, so neither needs changing while the
+//! other is in use. The host supplies pages as they are first written.
+//!
+//! The buffer only grows, and is emptied as a whole: a translation may be anybody's target, and
+//! finding out whose costs more than translating again what is still hot.
+//!
+//! # Why `unsafe`
+//! Mapping memory and copying into it. Who runs what is in it is the concern of `enter.rs`.
+
+use std::ptr::NonNull;
+
+use crate::BufferError;
+
+/// A bounded buffer of host code.
+#[derive(Debug)]
+pub struct CodeBuffer {
+    writable: NonNull<u8>,
+    executable: NonNull<u8>,
+    bytes: usize,
+    used: usize,
+}
+
+// SAFETY: the mappings belong to this value alone and are plain bytes; nothing in them is tied to a thread.
+unsafe impl Send for CodeBuffer {}
+// SAFETY: a shared reference only reads the fields.
+unsafe impl Sync for CodeBuffer {}
+
+impl CodeBuffer {
+    /// An empty buffer for `bytes` bytes, a multiple of the host's page size.
+    ///
+    /// # Errors
+    /// [`BufferError`] when the host refuses.
+    pub fn new(bytes: usize) -> Result<CodeBuffer, BufferError> {
+        let refused = || BufferError { bytes, os_error: last_os_error() };
+        // SAFETY: the name is a C string; the call touches no memory of ours.
+        let file = unsafe { libc::memfd_create(c"disco-code".as_ptr(), libc::MFD_CLOEXEC) };
+        if file < 0 {
+            return Err(refused());
+        }
+        let views = map_twice(file, bytes);
+        // SAFETY: `file` is ours and not used after this; mappings keep the file alive.
+        unsafe { libc::close(file) };
+        let (writable, executable) = views.ok_or_else(refused)?;
+        Ok(CodeBuffer { writable, executable, bytes, used: 0 })
+    }
+
+    /// Where the next code will run.
+    pub fn next_address(&self) -> usize {
+        self.executable.as_ptr() as usize + self.used
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Appends code and returns the address where it runs; `None` when there is no room.
+    pub fn append(&mut self, code: &[u8]) -> Option<usize> {
+        const ALIGNMENT: usize = 16;
+        if code.len() > self.bytes - self.used {
+            return None;
+        }
+        let address = self.next_address();
+        // SAFETY: the range lies inside the writable view, which no reference covers; `code` is elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len()) };
+        self.used = (self.used + code.len()).next_multiple_of(ALIGNMENT).min(self.bytes);
+        Some(address)
+    }
+
+    /// Forgets all code after the first `bytes` bytes.
+    pub fn truncate(&mut self, bytes: usize) {
+        self.used = self.used.min(bytes);
+    }
+}
+
+impl Drop for CodeBuffer {
+    fn drop(&mut self) {
+        for view in [self.writable, self.executable] {
+            // SAFETY: our own mapping of that size, and nobody runs or writes it any more.
+            unsafe { libc::munmap(view.as_ptr().cast(), self.bytes) };
+        }
+    }
+}
+
+fn map_twice(file: libc::c_int, bytes: usize) -> Option<(NonNull<u8>, NonNull<u8>)> {
+    // SAFETY: sets the size of our own file.
+    if unsafe { libc::ftruncate(file, bytes as libc::off_t) } != 0 {
+        return None;
+    }
+    let writable = map(file, bytes, libc::PROT_READ | libc::PROT_WRITE)?;
+    match map(file, bytes, libc::PROT_READ | libc::PROT_EXEC) {
+        Some(executable) => Some((writable, executable)),
+        None => {
+            // SAFETY: the mapping made above, which nobody has seen.
+            unsafe { libc::munmap(writable.as_ptr().cast(), bytes) };
+            None
+        }
+    }
+}
+
+fn map(file: libc::c_int, bytes: usize, protection: libc::c_int) -> Option<NonNull<u8>> {
+    // SAFETY: a new shared mapping at an address of the kernel's choice touches nothing of ours.
+    let view = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, file, 0) };
+    if view == libc::MAP_FAILED { None } else { NonNull::new(view.cast()) }
+}
+
+fn last_os_error() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}

@@ -1,0 +1,532 @@
+//! From a region to host code: blocks, their ends, and the ways out.
+//!
+//! ```text
+//! entry:   load the pinned registers, jump to the block
+//! block:   budget -= count; if negative, go aside at the first instruction
+//!          the instructions
+//!          the end: jump to a block of the region, or write back and leave for elsewhere
+//! aside:   number of instructions not executed and index of the one to interpret; write back; leave
+//! ```
+//!
+//! Every way out writes back all pinned registers that the region writes: they hold their values from
+//! the entry on. What is rare is emitted behind the blocks.
+
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use machine::cpu::{Layout, PAGE_INSNS, SINK};
+use mips::{Insn, Op};
+
+use super::emitter::{Alu, Condition, Emitter, Host, Place, RAX, RCX, Width, field, frame};
+use super::enter::Thunks;
+use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
+use crate::uses::{HI, LO, reads, writes};
+
+/// Where the interpreter goes on if the instruction that is being emitted cannot be done here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// The instruction, or the branch whose delay slot it is.
+    pub index: usize,
+    /// Instructions of the block from there on.
+    pub not_executed: usize,
+}
+
+/// Code that is emitted behind the blocks.
+type Later<'a> = Box<dyn FnOnce(&mut Codegen<'a>) + 'a>;
+
+/// The code of a region, as it is made.
+pub struct Codegen<'a> {
+    pub emitter: Emitter,
+    pub thunks: &'a Thunks,
+    region: &'a Region,
+    pins: &'a Pins,
+    /// Address of the page's table of entry points.
+    entry_points: u64,
+    labels: Vec<(usize, DynamicLabel)>,
+    /// Writes back and goes aside; eax says where.
+    aside: DynamicLabel,
+    site: Site,
+    /// The label of the way out at a site.
+    site_label: Option<(Site, DynamicLabel)>,
+    later: Vec<Later<'a>>,
+    /// What registers are known to hold in this block.
+    known: [Option<u64>; 32],
+}
+
+/// Translated code, and at which offsets execution enters it at which indices.
+pub struct Translation {
+    pub code: Vec<u8>,
+    pub entries: Vec<(usize, usize)>,
+}
+
+/// Emits `region` for address `base`.
+pub fn generate(
+    region: &Region,
+    pins: &Pins,
+    insn_at: &mut dyn FnMut(usize) -> Insn,
+    thunks: &Thunks,
+    entry_points: u64,
+    base: usize,
+) -> Translation {
+    let mut emitter = Emitter::new(base);
+    let labels = region.blocks.keys().map(|first| (*first, emitter.new_label())).collect();
+    let aside = emitter.new_label();
+    let site = Site { index: 0, not_executed: 0 };
+    let mut codegen = Codegen {
+        emitter,
+        thunks,
+        region,
+        pins,
+        entry_points,
+        labels,
+        aside,
+        site,
+        site_label: None,
+        later: Vec::new(),
+        known: [None; 32],
+    };
+    let blocks: Vec<&Block> = region.blocks.values().collect();
+    for (number, block) in blocks.iter().enumerate() {
+        let next = blocks.get(number + 1).map(|next| next.first);
+        codegen.block(block, next, insn_at);
+    }
+    let entries = region.entries.iter().map(|first| codegen.entry(*first)).collect();
+    codegen.finish_aside();
+    while !codegen.later.is_empty() {
+        for later in std::mem::take(&mut codegen.later) {
+            later(&mut codegen);
+        }
+    }
+    Translation { code: codegen.emitter.finish(), entries }
+}
+
+impl<'a> Codegen<'a> {
+    // -- registers ---------------------------------------------------------------------------------
+
+    /// Where a guest register is.
+    pub fn place(&self, register: u8) -> Place {
+        match self.pins.host(register) {
+            _ if register == 0 => Place::Zero,
+            Some(host) => Place::Host(host),
+            None => home(register),
+        }
+    }
+
+    /// The host register to compute a result for `register` in: its own, or `scratch`.
+    pub fn target(&self, register: u8, scratch: Host) -> Host {
+        self.pins.host(register).unwrap_or(scratch)
+    }
+
+    /// Writes `host` to a guest register.
+    pub fn write(&mut self, register: u8, host: Host) {
+        if register == SINK || register == 0 {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(usize::from(register)) {
+            *known = None;
+        }
+        let place = self.place(register);
+        self.emitter.store(place, host);
+    }
+
+    /// Writes a value known now.
+    pub fn write_constant(&mut self, register: u8, value: u64) {
+        let target = self.target(register, RAX);
+        self.emitter.constant(target, value);
+        self.write(register, target);
+        if let Some(known) = self.known.get_mut(usize::from(register)) {
+            *known = Some(value);
+        }
+    }
+
+    /// The value of a register, if it is known.
+    pub fn known(&self, register: u8) -> Option<u64> {
+        match register {
+            0 => Some(0),
+            _ => self.known.get(usize::from(register)).copied().flatten(),
+        }
+    }
+
+    /// Loads a register's 64 bits.
+    pub fn read(&mut self, target: Host, register: u8) {
+        let place = self.place(register);
+        self.emitter.load(Width::Double, target, place);
+    }
+
+    /// Loads a register's low 32 bits, zero-extended.
+    pub fn read_word(&mut self, target: Host, register: u8) {
+        let place = self.place(register);
+        self.emitter.load(Width::Word, target, place);
+    }
+
+    // -- ways out ----------------------------------------------------------------------------------
+
+    /// Where to jump if the interpreter must do the present instruction.
+    pub fn aside_here(&mut self) -> DynamicLabel {
+        let site = self.site;
+        if let Some((known, label)) = self.site_label
+            && known == site
+        {
+            return label;
+        }
+        let label = self.emitter.new_label();
+        self.site_label = Some((site, label));
+        self.later(move |codegen| {
+            codegen.emitter.place(label);
+            codegen.go_aside(site);
+        });
+        label
+    }
+
+    /// Emits something behind the blocks.
+    pub fn later(&mut self, emit: impl FnOnce(&mut Codegen<'a>) + 'a) {
+        self.later.push(Box::new(emit));
+    }
+
+    fn go_aside(&mut self, site: Site) {
+        let words = ((site.not_executed << 16) | (site.index * 4)) as u32;
+        self.emitter.constant(RAX, u64::from(words));
+        self.emitter.jump(self.aside);
+    }
+
+    fn finish_aside(&mut self) {
+        self.emitter.place(self.aside);
+        self.write_back();
+        self.emitter.jump_to(self.thunks.aside);
+    }
+
+    fn write_back(&mut self) {
+        for (register, host) in self.pins.written() {
+            self.emitter.store(home(register), host);
+        }
+    }
+
+    /// Emits the entry to the block at `first`; returns its offset.
+    fn entry(&mut self, first: usize) -> (usize, usize) {
+        let offset = self.emitter.ops().offset().0;
+        for (register, host) in self.pins.all() {
+            self.emitter.load(Width::Double, host, home(register));
+        }
+        let label = self.label_of(first).expect("an entry is a block of the region");
+        self.emitter.jump(label);
+        (first, offset)
+    }
+
+    fn label_of(&self, first: usize) -> Option<DynamicLabel> {
+        self.labels.iter().find(|(index, _)| *index == first).map(|(_, label)| *label)
+    }
+
+    // -- blocks ------------------------------------------------------------------------------------
+
+    fn block(&mut self, block: &Block, next: Option<usize>, insn_at: &mut dyn FnMut(usize) -> Insn) {
+        let label = self.label_of(block.first).expect("every block has a label");
+        self.emitter.place(label);
+        self.known = [None; 32];
+        self.site = Site { index: block.first, not_executed: block.count };
+        if block.count > 0 {
+            let spent = self.aside_here();
+            dynasm!(self.emitter.ops(); sub r15, block.count as i32; js =>spent);
+        }
+        let plain_count = match block.end {
+            End::Branch(branch) => branch - block.first,
+            End::Next(_) | End::Aside(_) => block.count,
+        };
+        for index in block.first..block.first + plain_count {
+            self.site = Site { index, not_executed: block.first + block.count - index };
+            self.instruction(insn_at(index));
+        }
+        match block.end {
+            End::Next(index) => self.go_to_index(index, next),
+            End::Aside(index) => self.go_aside(Site { index, not_executed: 0 }),
+            End::Branch(index) => {
+                // The branch counts only when its delay slot does, and is repeated with it.
+                self.site = Site { index, not_executed: 2 };
+                self.branch(index, insn_at(index), insn_at(index + 1), next);
+            }
+        }
+    }
+
+    fn branch(&mut self, index: usize, insn: Insn, slot: Insn, next: Option<usize>) {
+        let target = Target::of(insn, index);
+        let after = index + 2;
+        if insn.op.is_likely() {
+            return self.branch_likely(index, insn, slot, next);
+        }
+        let slot_writes = writes(slot);
+        if let Target::Register(register) = target {
+            let is_early = slot_writes.with(writes(insn)).meets(reads(insn));
+            if is_early {
+                self.read(RAX, register);
+                dynasm!(self.emitter.ops(); mov [rsp + frame::WAITING], rax);
+            }
+            self.link(insn, after);
+            self.instruction(slot);
+            match is_early {
+                true => dynasm!(self.emitter.ops(); mov rax, [rsp + frame::WAITING]),
+                false => self.read(RAX, register),
+            }
+            return self.leave_for_rax();
+        }
+        if !is_conditional(insn) {
+            self.link(insn, after);
+            self.instruction(slot);
+            return self.go_to(target, next);
+        }
+        let is_early = slot_writes.with(writes(insn)).meets(reads(insn));
+        if is_early {
+            let condition = self.compare(insn);
+            self.emitter.set_if(condition, RAX);
+            dynasm!(self.emitter.ops(); mov [rsp + frame::WAITING], eax);
+        }
+        self.link(insn, after);
+        self.instruction(slot);
+        let condition = match is_early {
+            true => {
+                dynasm!(self.emitter.ops(); cmp DWORD [rsp + frame::WAITING], 0);
+                Condition::NotEqual
+            }
+            false => self.compare(insn),
+        };
+        self.go_to_if(condition, target);
+        self.go_to_index(after, next);
+    }
+
+    /// The delay slot is skipped, and not counted, when the branch is not taken.
+    fn branch_likely(&mut self, index: usize, insn: Insn, slot: Insn, next: Option<usize>) {
+        let not_taken = self.emitter.new_label();
+        self.link(insn, index + 2);
+        let condition = self.compare(insn).inverse();
+        self.emitter.jump_if(condition, not_taken);
+        let known = self.known;
+        self.instruction(slot);
+        self.go_to(Target::of(insn, index), None);
+        self.known = known;
+        self.emitter.place(not_taken);
+        dynasm!(self.emitter.ops(); lea r15, [r15 + 1]);
+        self.go_to_index(index + 2, next);
+    }
+
+    /// Writes the return address of a call. Repeating that does no harm.
+    fn link(&mut self, insn: Insn, after: usize) {
+        if !is_call(insn.op) {
+            return;
+        }
+        let register = match insn.op {
+            Op::Jalr | Op::JalrHb => insn.rd,
+            _ => 31,
+        };
+        if register == SINK {
+            return;
+        }
+        let target = self.target(register, RAX);
+        self.page_address(target, 4 * after as i32);
+        self.write(register, target);
+    }
+
+    /// `target` = the address `offset` bytes after the beginning of the page.
+    fn page_address(&mut self, target: Host, offset: i32) {
+        dynasm!(self.emitter.ops(); mov Rq(target), [rsp + frame::PAGE]);
+        self.emitter.add_constant(target, target, offset);
+    }
+
+    /// Compares for a conditional branch; the condition holds if it is taken.
+    fn compare(&mut self, insn: Insn) -> Condition {
+        match insn.op {
+            Op::Beq | Op::Bne | Op::Beql | Op::Bnel => {
+                self.compare_registers(insn.rs, insn.rt);
+                match insn.op {
+                    Op::Beq | Op::Beql => Condition::Equal,
+                    _ => Condition::NotEqual,
+                }
+            }
+            _ => {
+                let place = self.place(insn.rs);
+                self.emitter.compare_constant(place, 0);
+                match insn.op {
+                    Op::Blez | Op::Blezl => Condition::LessEqual,
+                    Op::Bgtz | Op::Bgtzl => Condition::Greater,
+                    Op::Bltz | Op::Bltzl | Op::Bltzal | Op::Bltzall => Condition::Less,
+                    _ => Condition::GreaterEqual,
+                }
+            }
+        }
+    }
+
+    /// Compares two registers.
+    pub fn compare_registers(&mut self, a: u8, b: u8) {
+        let (a, b) = (self.place(a), self.place(b));
+        match (a, b) {
+            (_, Place::Zero) => self.emitter.compare_constant(a, 0),
+            (Place::Host(host), _) => self.emitter.alu(Alu::Cmp, Width::Double, host, b),
+            _ => {
+                self.emitter.load(Width::Double, RAX, a);
+                self.emitter.alu(Alu::Cmp, Width::Double, RAX, b);
+            }
+        }
+    }
+
+    // -- going elsewhere -----------------------------------------------------------------------------
+
+    fn go_to_if(&mut self, condition: Condition, target: Target) {
+        if let Target::Relative(_) = target
+            && let Some(index) = target.index(self.region.page_address)
+            && let Some(label) = self.label_of(index)
+        {
+            return self.emitter.jump_if(condition, label);
+        }
+        let label = self.emitter.new_label();
+        self.emitter.jump_if(condition, label);
+        self.later(move |codegen| {
+            codegen.emitter.place(label);
+            codegen.go_to(target, None);
+        });
+    }
+
+    fn go_to(&mut self, target: Target, next: Option<usize>) {
+        let index = target.index(self.region.page_address);
+        match (target, index) {
+            (Target::Relative(_), Some(index)) => self.go_to_index(index, next),
+            (Target::Relative(index), None) => self.leave_for_offset(4 * index),
+            (Target::Region(bits), Some(index)) => {
+                // In this page, if it is mapped where it was when it was read.
+                let elsewhere = self.emitter.new_label();
+                let page_bits = (self.region.page_address & 0x0fff_f000) as i32;
+                dynasm!(self.emitter.ops()
+                    ; mov eax, [rsp + frame::PAGE]
+                    ; and eax, 0x0fff_f000
+                    ; cmp eax, page_bits
+                    ; jne =>elsewhere
+                );
+                self.later(move |codegen| {
+                    codegen.emitter.place(elsewhere);
+                    codegen.leave_for_region(bits);
+                });
+                self.go_to_index(index, next);
+            }
+            (Target::Region(bits), None) => self.leave_for_region(bits),
+            (Target::Register(_), _) => unreachable!("a register's jump is emitted with its delay slot"),
+        }
+    }
+
+    /// Goes on at an index of this page, or at the next page; `next` is the block that follows here.
+    fn go_to_index(&mut self, index: usize, next: Option<usize>) {
+        if index >= PAGE_INSNS {
+            return self.leave_for_offset(4 * index as i64);
+        }
+        if next == Some(index) {
+            return;
+        }
+        if let Some(label) = self.label_of(index) {
+            return self.emitter.jump(label);
+        }
+        self.write_back();
+        self.emitter.constant(RCX, self.entry_points);
+        self.emitter.constant(RAX, 4 * index as u64);
+        dynasm!(self.emitter.ops(); jmp QWORD [rcx + rax * 2]);
+    }
+
+    fn leave_for_offset(&mut self, offset: i64) {
+        self.page_address(RAX, offset as i32);
+        self.leave_for_rax();
+    }
+
+    fn leave_for_region(&mut self, bits: u32) {
+        dynasm!(self.emitter.ops()
+            ; mov rax, [rsp + frame::PAGE]
+            ; and rax, 0xf000_0000u32 as i32
+            ; or rax, bits as i32
+        );
+        self.leave_for_rax();
+    }
+
+    /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points.
+    fn leave_for_rax(&mut self) {
+        const _: () = assert!(Layout::FETCH_BYTES == 24 && Layout::FETCH_COUNT == 256);
+        let fetches = field(Layout::CPU.fetches);
+        let far = self.thunks.jump;
+        self.write_back();
+        dynasm!(self.emitter.ops()
+            ; test al, 3
+            ; jne extern far
+            ; mov rcx, rax
+            ; and rcx, -4096
+            ; mov rdx, rcx
+            ; or rdx, [rbp + field(Layout::CPU.context)]
+            ; mov esi, ecx
+            ; shr esi, 12
+            ; movzx esi, sil
+            ; lea esi, [rsi + rsi * 2]
+            ; cmp rdx, [rbp + rsi * 8 + fetches]
+            ; jne extern far
+            ; mov rdx, [rbp + rsi * 8 + fetches + 8]
+            ; mov [rsp + frame::PAGE], rcx
+            ; and eax, 0xffc
+            ; jmp QWORD [rdx + rax * 2]
+        );
+    }
+
+    // -- loads and stores ------------------------------------------------------------------------------
+
+    /// rax = the effective address of an instruction with base and offset.
+    pub fn address(&mut self, insn: Insn) {
+        if let Some(base) = self.known(insn.rs) {
+            return self.emitter.constant(RAX, base.wrapping_add(insn.simm()));
+        }
+        match self.place(insn.rs) {
+            Place::Host(host) => self.emitter.add_constant(RAX, host, i32::from(insn.imm)),
+            place => {
+                self.emitter.load(Width::Double, RAX, place);
+                if insn.imm != 0 {
+                    self.emitter.alu_constant(Alu::Add, Width::Double, RAX, i32::from(insn.imm));
+                }
+            }
+        }
+    }
+
+    /// Looks rax up in the host translations at `cache`: rcx becomes what to add. Jumps to `missed` if
+    /// it is not there, or not a multiple of `bytes`. rdx is lost.
+    pub fn translate(&mut self, cache: usize, bytes: u64, missed: DynamicLabel) {
+        const _: () = assert!(Layout::TRANSLATION_COUNT == 256);
+        let entries = field(cache);
+        dynasm!(self.emitter.ops()
+            ; mov ecx, eax
+            ; mov rdx, rax
+            ; shr ecx, 8
+            ; and rdx, -4096
+            ; and ecx, 0xff0
+            ; or rdx, [rbp + field(Layout::CPU.context)]
+        );
+        if bytes > 1 {
+            dynasm!(self.emitter.ops(); test al, bytes as i8 - 1; jne =>missed);
+        }
+        dynasm!(self.emitter.ops()
+            ; cmp rdx, [rbp + rcx + entries]
+            ; jne =>missed
+            ; mov rcx, [rbp + rcx + entries + 8]
+        );
+    }
+
+    /// Calls a helper with the address in rax and a value in rdx; jumps aside if it refuses. The result
+    /// is in rax.
+    pub fn call_helper(&mut self, thunk: usize, aside: DynamicLabel) {
+        self.emitter.call(thunk);
+        dynasm!(self.emitter.ops(); je =>aside);
+    }
+}
+
+fn is_conditional(insn: Insn) -> bool {
+    match insn.op {
+        Op::J | Op::Jal => false,
+        // BAL.
+        Op::Bgezal => insn.rs != 0,
+        _ => goes_on(insn),
+    }
+}
+
+/// Where a register is when no translated code runs.
+pub fn home(register: u8) -> Place {
+    let offset = match register {
+        HI => Layout::CPU.hi,
+        LO => Layout::CPU.lo,
+        general => Layout::CPU.gpr + 8 * usize::from(general),
+    };
+    Place::Cpu(field(offset))
+}

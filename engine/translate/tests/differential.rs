@@ -1,0 +1,420 @@
+//! The translator against the interpreter: random programs, everything that can be seen compared.
+//!
+//! Two monitored CPUs run the same program on memories of their own, one with a translator that
+//! translates at the second visit. They run for the same random spans of time; after each, how they
+//! stopped and all of their registers, counts and memory must be equal. In between the test plays the
+//! monitor: it maps pages when they are missed, skips what traps, takes mappings away, changes the
+//! address space, rewrites code and sends interrupts. Programs jump into each other's middle, branch
+//! into delay slots and store into their own code, because nothing keeps them from it.
+//!
+//! `DIFFERENTIAL_SECONDS` says how long (20 by default), `DIFFERENTIAL_SEED` where to begin; a failure
+//! prints the seed that repeats it.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use machine::cp0::status;
+use machine::tlb::{TlbEntry, entry_lo};
+use machine::{
+    AccessKind, Asid, Cpu, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_BYTES, Stop,
+};
+use mips::fpu::Fcsr;
+use mips::{Family, Fields, Op};
+use translate::{Options, Translator};
+
+const MEMORY_BYTES: u64 = 256 << 10;
+/// Virtual pages that programs know of; the first `CODE_PAGES` hold code.
+const PAGES: u64 = 24;
+const CODE_PAGES: u64 = 4;
+const BASE: u64 = 0x0040_0000;
+/// Cycles of a program.
+const PROGRAM_CYCLES: u64 = 30_000;
+
+/// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    /// A value of the kinds that arithmetic finds hard.
+    fn value(&mut self) -> u64 {
+        let value = self.next();
+        match self.below(8) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => i32::MIN as u64,
+            3 => i64::MIN as u64,
+            4 => value as i32 as u64,
+            5 => value & 0xff,
+            6 => f64::from(value as i32).to_bits() ^ self.below(2) << 63,
+            _ => value,
+        }
+    }
+}
+
+/// Registers that hold addresses; programs seldom write them.
+fn is_pointer(register: u8) -> bool {
+    (16..24).contains(&register) || register == 29
+}
+
+/// A random word that is an instruction more often than not.
+fn random_word(random: &mut Random) -> u32 {
+    if random.one_in(200) {
+        return random.next() as u32;
+    }
+    let op = random_op(random);
+    let mut fields = Fields {
+        rs: random.below(32) as u8,
+        rt: random.below(32) as u8,
+        rd: random.below(32) as u8,
+        sa: random.below(32) as u8,
+        imm: random.next() as u16,
+    };
+    if op.is_branch() && op.row().operands.contains("branch") {
+        // Near, and often backward.
+        fields.imm = (random.below(40) as i16 - 24) as u16;
+        return mips::encode(op, fields);
+    }
+    if matches!(op, Op::J | Op::Jal) {
+        let target = (BASE >> 2) + random.below(CODE_PAGES * 1024);
+        return mips::encode(op, Fields::default()) | (target as u32 & 0x03ff_ffff);
+    }
+    if matches!(op, Op::Jr | Op::Jalr) {
+        // The registers that hold addresses of code.
+        fields.rs = 20 + random.below(4) as u8;
+        fields.rd = if random.one_in(4) { random.below(32) as u8 } else { 31 };
+        return mips::encode(op, Fields { imm: 0, ..fields });
+    }
+    let row = op.row();
+    if row.operands.contains("simm(rs)") && !random.one_in(50) {
+        fields.rs = 16 + random.below(8) as u8;
+        let bytes = op.access_bytes().max(1);
+        fields.imm = (random.below(4096) as u16).wrapping_sub(1024);
+        if !random.one_in(20) && !op.flags().has(mips::Flags::UNALIGNED) {
+            fields.imm &= !(bytes as u16 - 1);
+        }
+        // Code is stored into now and then only.
+        if op.is_store() && fields.rs >= 20 && !random.one_in(30) {
+            fields.rs -= 4;
+        }
+        let word = mips::encode(op, Fields { imm: 0, ..fields });
+        return word | u32::from(fields.imm);
+    }
+    if row.operands.contains("imm") {
+        if is_pointer(fields.rt) && !random.one_in(100) {
+            fields.rt &= 15;
+        }
+        return mips::encode(op, Fields { rd: 0, sa: 0, ..fields });
+    }
+    for register in [&mut fields.rd, &mut fields.rt] {
+        if is_pointer(*register) && !random.one_in(100) {
+            *register &= 15;
+        }
+    }
+    mips::encode(op, Fields { imm: 0, ..fields })
+}
+
+fn random_op(random: &mut Random) -> Op {
+    loop {
+        let op = Op::ALL[random.below(Op::COUNT as u64) as usize];
+        let is_rare =
+            matches!(op.family(), Family::Privileged | Family::Coprocessor2 | Family::Ejtag | Family::Reserved)
+                || op.ends_run()
+                || op.family() == Family::Trap;
+        if is_rare && !random.one_in(60) {
+            continue;
+        }
+        let is_float = op.uses_cp1();
+        if is_float && !random.one_in(4) {
+            continue;
+        }
+        return op;
+    }
+}
+
+/// One of the two.
+struct Side {
+    cpu: Cpu,
+    memory: Arc<MachineMemory>,
+}
+
+impl Side {
+    fn new(
+        program: &[u8],
+        registers: &[u64; 32],
+        floats: &[u64; 32],
+        status_bits: u32,
+        is_translated: bool,
+    ) -> Side {
+        let memory = Arc::new(MachineMemory::new(1, MEMORY_BYTES).unwrap());
+        memory.write(MachineAddr(0), program);
+        let mut cpu = Cpu::new(0, NodeId(0), CpuConfig::hardware(), Arc::clone(&memory));
+        cpu.monitored = true;
+        cpu.cp0.status = status_bits;
+        cpu.cp0.hwrena = 1 << 29;
+        cpu.context_changed();
+        cpu.regs.gpr[..32].copy_from_slice(registers);
+        cpu.regs.fpr = *floats;
+        cpu.regs.pc = BASE;
+        if is_translated {
+            let options = Options { heat_min: 2, buffer_bytes: 1 << 20 };
+            cpu.set_accelerator(Some(Box::new(Translator::new(options).unwrap())));
+        }
+        Side { cpu, memory }
+    }
+
+    fn memory_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; MEMORY_BYTES as usize];
+        self.memory.read(MachineAddr(0), &mut bytes);
+        bytes
+    }
+}
+
+/// What the test does between two spans, so that both sides get the same.
+struct Monitor {
+    random: Random,
+    /// The machine page behind each virtual page, and whether it may be written.
+    pages: Vec<(Mpn, bool)>,
+}
+
+impl Monitor {
+    fn new(mut random: Random) -> Monitor {
+        let machine_pages = MEMORY_BYTES / PAGE_BYTES;
+        let pages = (0..PAGES)
+            .map(|page| {
+                // Some pages are names of one; some of the data is code.
+                let target = if random.one_in(5) { random.below(machine_pages) } else { page };
+                (Mpn(target as u32), !random.one_in(6))
+            })
+            .collect();
+        Monitor { random, pages }
+    }
+
+    fn entry(&self, vaddr: u64, asid: Asid) -> Option<TlbEntry> {
+        let pair = vaddr & !(2 * PAGE_BYTES - 1);
+        let lo = |page: u64| -> u64 {
+            let Some(number) = page.checked_sub(BASE).map(|offset| offset / PAGE_BYTES) else { return 0 };
+            match self.pages.get(number as usize) {
+                Some((mpn, is_writable)) => {
+                    entry_lo::frame(mpn.address().0) | entry_lo::V | (u64::from(*is_writable) * entry_lo::D)
+                }
+                None => 0,
+            }
+        };
+        (BASE..BASE + PAGES * PAGE_BYTES).contains(&vaddr).then(|| TlbEntry {
+            vpn2: pair,
+            asid,
+            global: false,
+            page_mask: 0,
+            lo: [lo(pair), lo(pair + PAGE_BYTES)],
+            hidden: false,
+        })
+    }
+
+    /// Answers a stop of both sides. False when the program has ended.
+    fn answer(&mut self, stop: Stop, sides: &mut [Side; 2]) -> bool {
+        let Stop::Trap(trap) = stop else { return stop != Stop::Wait };
+        if let Exception::TlbRefill { vaddr, .. } = trap.exception {
+            let index = self.random.below(64) as usize;
+            if let Some(entry) = self.entry(vaddr, sides[0].cpu.cp0.asid()) {
+                for side in sides {
+                    side.cpu.tlb_write(index, entry).expect("the address was not mapped");
+                }
+                return true;
+            }
+        }
+        if is_fetch(trap.exception) {
+            let pc = BASE + self.random.below(CODE_PAGES * 1024) * 4;
+            sides.iter_mut().for_each(|side| side.cpu.regs.pc = pc);
+            return true;
+        }
+        for side in sides {
+            side.cpu.regs.pc = trap.next_pc;
+        }
+        true
+    }
+
+    /// Changes something, the same on both sides.
+    fn disturb(&mut self, sides: &mut [Side; 2]) {
+        let choice = self.random.below(40);
+        let (a, b) = (self.random.next(), self.random.next());
+        for side in sides {
+            let cpu = &mut side.cpu;
+            match choice {
+                0 => {
+                    cpu.tlb_invalidate((a % 64) as usize);
+                }
+                1 => cpu.tlb_flush(),
+                2 => {
+                    cpu.cp0.entry_hi = a & 3;
+                    cpu.context_changed();
+                }
+                // A device writes, perhaps code.
+                3 => side.memory.write(MachineAddr((a % MEMORY_BYTES) & !3), &(b as u32).to_le_bytes()),
+                4 => {
+                    let (source, target) = (a % CODE_PAGES, CODE_PAGES + b % 8);
+                    side.memory.copy_page(Mpn(source as u32), Mpn(target as u32));
+                }
+                5 => cpu.regs.pc = BASE + a % (CODE_PAGES * 1024) * 4,
+                6 => cpu.regs.gpr[(16 + a % 8) as usize] = (BASE + b % (PAGES * PAGE_BYTES)) & !7,
+                7 => {
+                    cpu.regs.fcsr = Fcsr::from_bits(if b % 3 == 0 { a as u32 & 0xffc_0fff } else { a as u32 & 3 });
+                }
+                8 => {
+                    cpu.cp0.status ^= [status::FR, status::CU1, status::UX][(a % 3) as usize];
+                    cpu.context_changed();
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn is_fetch(exception: Exception) -> bool {
+    matches!(
+        exception,
+        Exception::TlbRefill { access: AccessKind::Fetch, .. }
+            | Exception::TlbInvalid { access: AccessKind::Fetch, .. }
+            | Exception::AddressError { access: AccessKind::Fetch, .. }
+    )
+}
+
+/// Where the two sides differed.
+struct Difference {
+    /// When the span began in which they did, and how long it was.
+    start: Cycles,
+    span: u64,
+    text: String,
+}
+
+/// Runs one program; returns how many instructions it executed. `cut` makes the span that begins at a
+/// time that long, and the last one.
+fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
+    let mut random = Random(seed);
+    let program: Vec<u8> = (0..CODE_PAGES * 1024).flat_map(|_| random_word(&mut random).to_le_bytes()).collect();
+    let mut registers: [u64; 32] = std::array::from_fn(|_| random.value());
+    registers[0] = 0;
+    for (register, value) in (16..24).zip(&mut registers[16..]) {
+        let pages = if register < 20 { CODE_PAGES..PAGES } else { 0..CODE_PAGES };
+        let page = pages.start + random.below(pages.end - pages.start);
+        *value = BASE + page * PAGE_BYTES + random.below(PAGE_BYTES / 8) * 8;
+    }
+    registers[29] = BASE + 6 * PAGE_BYTES;
+    let floats = std::array::from_fn(|_| random.value());
+    let modes = [status::UX | status::SX | status::KX, status::UX, 0];
+    let mode = modes[random.below(3) as usize] | (2 << status::KSU_SHIFT);
+    let float = [status::FR | status::CU1, status::CU1, status::FR][random.below(3) as usize];
+    let mut sides =
+        [false, true].map(|is_translated| Side::new(&program, &registers, &floats, mode | float, is_translated));
+    let mut monitor = Monitor::new(Random(random.next()));
+    while sides[0].cpu.now.0 < PROGRAM_CYCLES {
+        let mut span = match monitor.random.below(4) {
+            0 => 1 + monitor.random.below(4),
+            1 => 1 + monitor.random.below(60),
+            _ => 1 + monitor.random.below(1500),
+        };
+        let start = sides[0].cpu.now;
+        let is_last = cut.is_some_and(|(cut_start, _)| cut_start == start);
+        if let Some((_, cut_span)) = cut.filter(|_| is_last) {
+            span = cut_span;
+        }
+        if is_last {
+            for side in &sides {
+                eprintln!("at {:x}", side.cpu.regs.pc);
+            }
+        }
+        let until = Cycles(start.0 + span);
+        let stops = [0, 1].map(|side: usize| sides[side].cpu.run(until));
+        if let Some(text) = difference(stops, &sides) {
+            return Err(Difference { start, span, text });
+        }
+        if is_last || !monitor.answer(stops[0], &mut sides) {
+            break;
+        }
+        // A monitor's work takes time, so that a trap that traps again comes to an end.
+        for side in &mut sides {
+            side.cpu.now.0 += 1;
+        }
+        monitor.disturb(&mut sides);
+    }
+    if sides[0].memory_bytes() != sides[1].memory_bytes() {
+        return Err(Difference { start: Cycles(0), span: 0, text: "memory differs".to_owned() });
+    }
+    Ok(sides[0].cpu.instructions)
+}
+
+/// What differs between the two sides, in words.
+fn difference(stops: [Stop; 2], sides: &[Side; 2]) -> Option<String> {
+    let cpus = [&sides[0].cpu, &sides[1].cpu];
+    let counts = cpus.map(|cpu| {
+        let counters = &cpu.counters;
+        (cpu.now.0, cpu.instructions, counters.exceptions, counters.load_translations, counters.store_translations)
+    });
+    if stops[0] == stops[1] && counts[0] == counts[1] && cpus[0].regs == cpus[1].regs {
+        return None;
+    }
+    let mut text = format!("stops: {stops:x?}\ncounts: {counts:?}\n");
+    for register in 0..32 {
+        for (name, values) in
+            [("gpr", cpus.map(|cpu| cpu.regs.gpr[register])), ("fpr", cpus.map(|cpu| cpu.regs.fpr[register]))]
+        {
+            if values[0] != values[1] {
+                text += &format!("{name} {register}: {values:x?}\n");
+            }
+        }
+    }
+    let others = cpus.map(|cpu| {
+        let regs = &cpu.regs;
+        (regs.pc, regs.hi, regs.lo, regs.fcsr.bits(), regs.ll_bit, regs.ll_address, regs.ll_value)
+    });
+    text += &format!("pc hi lo fcsr ll: {others:x?}\n");
+    for pc in cpus.map(|cpu| cpu.regs.pc) {
+        text += "around pc:\n";
+        for vaddr in (0..8).map(|back| pc.wrapping_add(8).wrapping_sub(4 * back)).rev() {
+            let words = cpus.map(|cpu| cpu.word_at(vaddr));
+            text += &format!("{vaddr:x}: {words:08x?} {}\n", mips::disassemble(words[0], vaddr));
+        }
+    }
+    Some(text)
+}
+
+/// The difference in the shortest span that shows one.
+fn narrow(seed: u64, found: Difference) -> Difference {
+    let shorter = (1..found.span).filter_map(|span| run_program(seed, Some((found.start, span))).err());
+    shorter.into_iter().next().unwrap_or(found)
+}
+
+#[test]
+fn random_programs_do_the_same_with_the_interpreter_and_with_the_translator() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(number("DIFFERENTIAL_SECONDS", 20));
+    let first = number("DIFFERENTIAL_SEED", 1);
+    let (mut seed, mut instructions) = (first, 0);
+    while seed == first || Instant::now() < end {
+        match run_program(seed, None) {
+            Ok(count) => instructions += count,
+            Err(found) => {
+                let Difference { start, span, text } = narrow(seed, found);
+                panic!("DIFFERENTIAL_SEED={seed}: in {span} cycles from {start}\n{text}");
+            }
+        }
+        seed += 1;
+    }
+    println!("{} programs, {instructions} instructions", seed - first);
+}
