@@ -101,7 +101,7 @@ def test_a_time_limit_ends_the_run_with_124(disco, loop, limit):
     assert "time is over" in done.stderr
 
 
-def test_a_vm_that_cannot_go_on_is_reported_with_125_and_the_others_end_in_order(disco, tmp_path):
+def test_a_vm_that_cannot_go_on_is_reported_with_125(disco, tmp_path):
     bad = tiny_guests.guest(tmp_path, "bad", tiny_guests.JUMP_TO_NOWHERE)
     done = disco(*small(str(bad)))
     assert done.returncode == 125
@@ -252,6 +252,31 @@ def test_ctrl_c_at_any_time_ends_with_130_and_leaves_nothing_behind(loop, tmp_pa
     assert set(tmp_path.iterdir()) == before
     if output:
         assert json.loads(output)["vms"][0]["status"] in ("closed", "created")
+
+
+def test_ctrl_c_while_an_image_is_made_ends_with_130_and_leaves_nothing_behind(tmp_path, children):
+    programs, cache = tmp_path / "programs", tmp_path / "cache"
+    programs.mkdir()
+    started = tmp_path / "started"
+    for name in ("apt-config", "apt-get", "apt-cache"):
+        (programs / name).write_text(f"#!/bin/sh\n: > {started}\nexec sleep 60\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "disco.cli", "run", "--", "true"],
+        env={**os.environ, "PATH": path, "XDG_CACHE_HOME": str(cache)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    children.append(child)
+    while not started.exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not list(cache.rglob("*initrd*"))
 
 
 # -- help -------------------------------------------------------------------------------------
