@@ -24,7 +24,7 @@ use crate::l2tlb::{L2Entry, Origin};
 use crate::pmap::{Backmap, PageState, PmapRow};
 use crate::trap::{Flow, Running};
 use crate::vcpu::{PendingAccess, VcpuState};
-use machine::windows::PostedWrite;
+use crate::windows::PostedWrite;
 
 /// A pair of 4 KiB pages as the guest means it: two physical pages, with the guest's protection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
