@@ -176,6 +176,48 @@ def demo(
 
 
 @app.command()
+def bare(
+    context: typer.Context,
+    image: ImageName = "default",
+    memory: Annotated[int, typer.Option(help="Memory in MiB, up to 256.", metavar="MIB")] = 128,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run the same in a VM too, and show both.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Simulated seconds.", metavar="SECONDS"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    offline: Offline = False,
+    as_json: Json = False,
+) -> None:
+    """
+    Boot the same kernel on the machine itself, without Disco, and run a command.
+
+    The baseline of every comparison: one CPU, the same devices, the kernel in kernel mode. With --compare
+    the table shows what the monitor costs, in simulated cycles.
+
+    \b
+    Examples:
+      disco bare -- uname -a
+      disco bare --compare -- sh -c 'sha256sum /bin/busybox'
+    """
+    from disco.cli import bare as command
+
+    options = command.Options(
+        image=image,
+        memory_mib=memory,
+        seed=seed,
+        timeout_seconds=timeout,
+        compare=compare,
+        as_json=as_json,
+        offline=offline,
+        command=tuple(context.obj),
+    )
+    raise typer.Exit(command.bare(options))
+
+
+@app.command()
 def follow(
     image: ImageName = "default",
     vm: Annotated[int, typer.Option(help="Which VM to follow, from 1.", min=1)] = 1,

@@ -4,6 +4,7 @@
     vm          one virtual machine, from creation to its end
     software    what a VM boots
     board, bus  its devices, and how they reach the engine
+    bare        the machine without Disco: the baseline
     memory      finding machine pages; a VM's memory as devices see it
     placement   on which node a page goes: the policies
     console     what a VM has printed

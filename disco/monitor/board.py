@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from disco._engine import Engine
+from disco.devices.bus import GuestMemory
 from disco.devices.power import Power
 from disco.devices.uart import Uart
 from disco.devices.virtio.block import VirtioBlock
@@ -13,8 +13,7 @@ from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
 from disco.devices.virtio.rng import VirtioRng
 from disco.guests.platform import UART_LINE, Platform
-from disco.monitor.bus import Bus
-from disco.monitor.memory import VmMemory
+from disco.monitor.bus import Bus, Host
 from disco.storage.disk import Disk
 
 
@@ -27,7 +26,7 @@ class Board:
         ending: None, or what the guest asked of the power registers: "reset", or an exit status.
     """
 
-    def __init__(self, *, engine: Engine, vm: int, platform: Platform, memory: VmMemory) -> None:
+    def __init__(self, *, engine: Host, vm: int, platform: Platform, memory: GuestMemory) -> None:
         self.bus = Bus(engine=engine, vm=vm, is_multiprocessor=platform.is_multiprocessor)
         self.memory = memory
         self.ending: str | int | None = None

@@ -8,14 +8,25 @@ source of its number at the global interrupt controller of a VM with several.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from disco._engine import DeviceAccess, Engine
+from disco._engine import DeviceAccess
 from disco.devices.bus import Device, PostedWrite
 from disco.errors import DeviceError
 from disco.guests.platform import PAGE_SIZE
 
 _PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+
+
+class Host(Protocol):
+    """What devices are wired to: the engine of a monitor, or a bare machine. See `_engine.Engine`."""
+
+    def add_window(self, vm: int, paddr: int, size: int) -> None: ...
+    def latch(self, vm: int, paddr: int, size: int, value: int) -> None: ...
+    def post(self, vm: int, paddr: int, size: int) -> None: ...
+    def trap(self, vm: int, paddr: int, size: int) -> None: ...
+    def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None: ...
+    def set_wire(self, vm: int, source: int, level: bool) -> None: ...
 
 
 class Window(NamedTuple):
@@ -28,7 +39,7 @@ class Window(NamedTuple):
 class Bus:
     """Takes a VM's accesses to its devices."""
 
-    def __init__(self, *, engine: Engine, vm: int, is_multiprocessor: bool = False) -> None:
+    def __init__(self, *, engine: Host, vm: int, is_multiprocessor: bool = False) -> None:
         self._engine = engine
         self._vm = vm
         self._is_multiprocessor = is_multiprocessor
@@ -112,7 +123,7 @@ class BusLine:
 class BusWiring:
     """What a device in the window at `base` permits the engine to do for it: a `Wiring`."""
 
-    def __init__(self, *, engine: Engine, vm: int, base: int) -> None:
+    def __init__(self, *, engine: Host, vm: int, base: int) -> None:
         self._engine = engine
         self._vm = vm
         self._base = base

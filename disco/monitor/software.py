@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from disco.devices.bus import GuestMemory
 from disco.errors import ConfigError, ImageError
 from disco.guests import command as guest_command
 from disco.guests import devicetree, initramfs, kernel
 from disco.guests.images import Image
 from disco.guests.kernel import Layout, LoadedKernel
 from disco.guests.platform import Platform
-from disco.monitor.memory import VmMemory
 
 #: UHI's argument registers by number.
 _REGISTER_NUMBERS = {"a0": 4, "a1": 5, "a2": 6, "a3": 7}
@@ -110,7 +110,7 @@ class Software:
     command_line: str
     nonce: str
 
-    def load(self, memory: VmMemory, platform: Platform, *, seed: int) -> dict[int, int]:
+    def load(self, memory: GuestMemory, platform: Platform, *, seed: int) -> dict[int, int]:
         """Puts all into memory, and returns the registers that the kernel is entered with, by number.
 
         Raises:

@@ -209,6 +209,10 @@ pub struct Cpu {
     memory: Arc<MachineMemory>,
     tlb: Tlb,
 
+    /// Cycles in each mode up to `mode_since`, when the present one began.
+    mode_cycles: [u64; 3],
+    mode_since: Cycles,
+
     // Conclusions from CP0, drawn by `context_changed`.
     mode: Mode,
     asid: Asid,
@@ -270,6 +274,8 @@ impl Cpu {
             monitored: false,
             counters: CpuCounters::default(),
             tlb: Tlb::new(entries),
+            mode_cycles: [0; 3],
+            mode_since: Cycles(0),
             mode: Mode::Kernel,
             asid: Asid(0),
             context: 0,
@@ -322,6 +328,8 @@ impl Cpu {
 
     /// Draws conclusions from CP0 anew. Call after changing `cp0` from outside; cheap.
     pub fn context_changed(&mut self) {
+        self.mode_cycles[self.mode as usize] += self.now.0 - self.mode_since.0;
+        self.mode_since = self.now;
         self.mode = self.cp0.mode();
         self.asid = self.cp0.asid();
         let mode = match self.mode {
@@ -344,6 +352,12 @@ impl Cpu {
     /// The memory of the machine.
     pub fn memory(&self) -> &Arc<MachineMemory> {
         &self.memory
+    }
+
+    /// Cycles that have gone by in a mode, waiting included.
+    pub fn cycles_in(&self, mode: Mode) -> u64 {
+        let current = if mode == self.mode { self.now.0 - self.mode_since.0 } else { 0 };
+        self.mode_cycles[mode as usize] + current
     }
 
     /// The TLB.

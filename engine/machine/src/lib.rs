@@ -25,6 +25,7 @@
 //! - 32-bit results are taken from the low halves of their sources, whatever the high halves hold.
 
 pub mod address;
+pub mod bare;
 pub mod coherence;
 pub mod cp0;
 pub mod cpu;
@@ -33,6 +34,7 @@ pub mod gic;
 pub mod memory;
 pub mod segments;
 pub mod tlb;
+pub mod windows;
 
 pub use address::{
     AccessKind, Asid, Cycles, MachineAddr, Mpn, NodeId, PAGE_BYTES, PAGE_SHIFT, PhysAddr, PhysRange, Ppn,

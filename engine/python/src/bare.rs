@@ -1,14 +1,20 @@
-//! A bare CPU with its own memory: exceptions are delivered as the manual says, nobody is in between.
+//! Without the monitor: exceptions are delivered as the manual says, nobody is in between.
 //!
-//! For second opinions: a test loads a program here and into an independent emulator, and compares.
+//! [`BareCpu`] is for second opinions: a test loads a program here and into an independent emulator, and
+//! compares. [`BareMachine`] has devices too and boots a kernel: the baseline of a comparison. Where its calls
+//! name a VM and a vCPU, they are there so that devices can be wired to it as to a VM; both are always 0.
 
 use std::sync::Arc;
 
+use machine::bare::{Bare, BareStop};
 use machine::cp0::Mode;
-use machine::{Cpu, CpuConfig, Cycles, MachineAddr, MachineMemory, NodeId, Stop};
+use machine::{Cpu, CpuConfig, Cycles, MachineAddr, MachineMemory, NodeId, PhysAddr, PhysRange, Stop};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::events::{DeviceAccess, PostedWrites, VcpuStopped};
 
 /// One CPU on a machine of one node, without the monitor. Physical addresses are machine addresses.
 #[pyclass(module = "disco._engine")]
@@ -155,11 +161,7 @@ impl BareCpu {
 
 impl BareCpu {
     fn check(&self, address: u64, length: usize) -> PyResult<()> {
-        if self.memory.contains(MachineAddr(address), length as u64) {
-            return Ok(());
-        }
-        let size = self.memory.bytes_per_node();
-        Err(PyValueError::new_err(format!("{length} bytes at {address:#x} asked; memory has {size:#x} bytes")))
+        check_range(&self.memory, address, length)
     }
 }
 
@@ -168,4 +170,145 @@ fn check_32(values: &[u64]) -> PyResult<()> {
         return Ok(());
     }
     Err(PyValueError::new_err(format!("{} registers given; there are 32", values.len())))
+}
+
+/// A machine of one CPU with devices.
+#[pyclass(module = "disco._engine")]
+pub struct BareMachine {
+    machine: Bare,
+}
+
+#[pymethods]
+#[expect(unused_variables, reason = "devices are wired to a VM and to a bare machine by the same calls")]
+impl BareMachine {
+    #[new]
+    #[pyo3(signature = (*, memory_bytes))]
+    fn new(memory_bytes: u64) -> PyResult<BareMachine> {
+        let machine = Bare::new(memory_bytes).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(BareMachine { machine })
+    }
+
+    #[getter]
+    fn now(&mut self) -> u64 {
+        self.machine.cpu().now.0
+    }
+
+    #[pyo3(signature = (*, pc, gpr))]
+    fn set_cpu(&mut self, pc: u64, gpr: std::collections::BTreeMap<u8, u64>) -> PyResult<()> {
+        let cpu = self.machine.cpu();
+        for (register, value) in gpr {
+            if !(1..32).contains(&register) {
+                return Err(PyValueError::new_err(format!("register {register} asked; possible are 1 to 31")));
+            }
+            cpu.regs.gpr[usize::from(register)] = value;
+        }
+        cpu.regs.pc = pc;
+        Ok(())
+    }
+
+    fn add_window(&mut self, vm: u32, paddr: u64, size: u64) {
+        self.machine.add_device(PhysRange { base: PhysAddr(paddr), bytes: size });
+    }
+
+    fn latch(&mut self, vm: u32, paddr: u64, size: u8, value: u64) {
+        self.machine.windows.latch(PhysAddr(paddr), size, value);
+    }
+
+    fn post(&mut self, vm: u32, paddr: u64, size: u8) {
+        self.machine.windows.post(PhysAddr(paddr), size);
+    }
+
+    fn trap(&mut self, vm: u32, paddr: u64, size: u8) {
+        self.machine.windows.trap(PhysAddr(paddr));
+    }
+
+    fn set_line(&mut self, vm: u32, vcpu: u32, line: u8, level: bool) -> PyResult<()> {
+        if !(2..=6).contains(&line) {
+            return Err(PyValueError::new_err(format!("interrupt line {line} asked; possible are 2 to 6")));
+        }
+        self.machine.set_line(line, level);
+        Ok(())
+    }
+
+    fn set_wire(&mut self, vm: u32, source: usize, level: bool) -> PyResult<()> {
+        Err(PyValueError::new_err("a bare machine of one CPU has no global interrupt controller"))
+    }
+
+    fn complete_access(&mut self, vm: u32, vcpu: u32, value: u64) -> PyResult<()> {
+        if self.machine.complete_access(value) {
+            return Ok(());
+        }
+        Err(PyValueError::new_err("the CPU waits for no device"))
+    }
+
+    fn read_physical<'py>(
+        &mut self,
+        py: Python<'py>,
+        vm: u32,
+        paddr: u64,
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        self.check(paddr, length)?;
+        PyBytes::new_with(py, length, |bytes| {
+            self.machine.memory().read(MachineAddr(paddr), bytes);
+            Ok(())
+        })
+    }
+
+    fn write_physical(&mut self, vm: u32, paddr: u64, data: &[u8]) -> PyResult<()> {
+        self.check(paddr, data.len())?;
+        self.machine.memory().write(MachineAddr(paddr), data);
+        Ok(())
+    }
+
+    /// Runs without the GIL until a device is accessed, the CPU stops, or time reaches `until`.
+    fn run(&mut self, py: Python<'_>, until: u64) -> PyResult<Vec<Py<PyAny>>> {
+        let stop = py.detach(|| self.machine.run(Cycles(until)));
+        let cycle = self.machine.cpu().now.0;
+        let mut events = Vec::new();
+        if self.machine.windows.has_log() {
+            let log = self.machine.windows.take_log();
+            let writes = log.into_iter().map(|w| (w.cycle.0, w.paddr.0, w.size, w.value)).collect();
+            events.push(PostedWrites::new(0, writes).into_py_any(py)?);
+        }
+        match stop {
+            BareStop::Until => {}
+            BareStop::Access(access) => events.push(DeviceAccess::new(0, 0, &access, cycle).into_py_any(py)?),
+            BareStop::Halted => {
+                let pc = self.machine.cpu().regs.pc;
+                events.push(VcpuStopped::halted(pc, cycle).into_py_any(py)?);
+            }
+        }
+        Ok(events)
+    }
+
+    fn next_event(&self) -> Option<u64> {
+        self.machine.next_event().map(|cycles| cycles.0)
+    }
+
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = self.machine.counters();
+        let dict = PyDict::new(py);
+        dict.set_item("instructions", counters.instructions)?;
+        dict.set_item("cycles_user", counters.cycles_user)?;
+        dict.set_item("cycles_kernel", counters.cycles_kernel)?;
+        dict.set_item("cycles_idle", counters.cycles_idle)?;
+        dict.set_item("exceptions", counters.exceptions)?;
+        dict.set_item("device_accesses", counters.device_accesses)?;
+        Ok(dict)
+    }
+}
+
+impl BareMachine {
+    fn check(&self, paddr: u64, length: usize) -> PyResult<()> {
+        check_range(self.machine.memory(), paddr, length)
+    }
+}
+
+fn check_range(memory: &MachineMemory, address: u64, length: usize) -> PyResult<()> {
+    if memory.contains(MachineAddr(address), length as u64) {
+        return Ok(());
+    }
+    let size = memory.bytes_per_node();
+    Err(PyValueError::new_err(format!("{length} bytes at {address:#x} asked; memory has {size:#x} bytes")))
 }

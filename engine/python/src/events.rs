@@ -66,6 +66,29 @@ pub struct Followed {
     steps: Py<PyList>,
 }
 
+impl DeviceAccess {
+    /// An access as `run` reports it.
+    pub fn new(vm: u32, vcpu: u32, access: &machine::BusAccess, cycle: u64) -> DeviceAccess {
+        let machine::BusAccess { address, bytes, store, value, .. } = *access;
+        DeviceAccess { vm, vcpu, paddr: address, size: bytes, store, value, cycle }
+    }
+}
+
+impl PostedWrites {
+    /// (cycle, address, bytes, value) of each store.
+    pub fn new(vm: u32, writes: Vec<(u64, u64, u8, u64)>) -> PostedWrites {
+        PostedWrites { vm, writes }
+    }
+}
+
+impl VcpuStopped {
+    /// The CPU of a bare machine has powered itself off.
+    pub fn halted(pc: u64, cycle: u64) -> VcpuStopped {
+        let cause = resident::StopCause::Halted;
+        VcpuStopped { vm: 0, vcpu: 0, cause: cause.name(), detail: cause.detail(), pc, cycle }
+    }
+}
+
 /// One event as the object of its class.
 pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
     match event {

@@ -33,7 +33,7 @@ mod _engine {
     use pyo3::types::PyDict;
 
     #[pymodule_export]
-    use super::bare::BareCpu;
+    use super::bare::{BareCpu, BareMachine};
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]

@@ -3,7 +3,7 @@
 use machine::{Cycles, NodeId, PhysAddr, Ppn};
 
 use crate::follow::Step;
-use crate::windows::PostedWrite;
+use machine::windows::PostedWrite;
 
 /// Why a vCPU cannot go on by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,6 @@ pub mod table;
 pub mod trap;
 pub mod vcpu;
 pub mod vm;
-pub mod windows;
 
 pub use costs::Costs;
 pub use counters::Counters;

@@ -245,7 +245,7 @@ impl Monitor {
     ///
     /// # Errors
     /// [`MonitorError::NoVm`].
-    pub fn windows(&mut self, vm: u32) -> Result<&mut crate::windows::Windows> {
+    pub fn windows(&mut self, vm: u32) -> Result<&mut machine::windows::Windows> {
         Ok(&mut self.vm(vm)?.windows)
     }
 

@@ -14,7 +14,7 @@ use crate::l2tlb::{Origin, SLOTS};
 use crate::pmap::Pmap;
 use crate::smp::Smp;
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
-use crate::windows::Windows;
+use machine::windows::Windows;
 
 /// A vCPU on a CPU.
 #[derive(Debug)]
@@ -254,8 +254,18 @@ impl Running<'_> {
         // It takes a cycle like any other; or a loop of them would stop time where the monitor costs nothing.
         self.hardware.cpu.now.0 += 1;
         self.vcpu.counters.cycles_kernel += 1;
+        if self.vcpu.follower.is_some() {
+            self.note_emulated(pc);
+        }
+    }
+
+    /// The instruction at `pc` has been carried out, which may end a followed miss.
+    #[cold]
+    fn note_emulated(&mut self, pc: u64) {
         let done = self.vcpu.follower.as_mut().and_then(|follower| follower.executed(pc));
-        self.report_followed(done);
+        if let Some(steps) = done {
+            self.report_followed(steps);
+        }
     }
 
     /// Stops the vCPU for good and says so.
@@ -294,7 +304,7 @@ impl Running<'_> {
         let words: Vec<(u64, u32)> = words.collect();
         let Some(follower) = &mut self.vcpu.follower else { return };
         if let Some(steps) = follower.executed(pc) {
-            self.report_followed(Some(steps));
+            self.report_followed(steps);
             return;
         }
         for (step, (pc, word)) in (0..).zip(words) {
@@ -302,8 +312,7 @@ impl Running<'_> {
         }
     }
 
-    fn report_followed(&mut self, steps: Option<Vec<Step>>) {
-        let Some(steps) = steps else { return };
+    fn report_followed(&mut self, steps: Vec<Step>) {
         self.vcpu.follower = None;
         let cpu = &self.hardware.cpu;
         let event = Event::Followed { vm: self.vm, vcpu: self.vcpu_index, cpu: cpu.id, steps, cycle: cpu.now };

@@ -7,7 +7,7 @@ use machine::{CpuConfig, Cycles, Mpn, PAGE_SHIFT, PhysRange};
 use crate::pmap::{PageState, Pmap};
 use crate::smp::Smp;
 use crate::vcpu::{Vcpu, VcpuState};
-use crate::windows::Windows;
+use machine::windows::Windows;
 
 /// A virtual machine.
 #[derive(Debug)]

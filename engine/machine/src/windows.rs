@@ -1,13 +1,13 @@
-//! Device registers as the resident part sees them: which ones it may answer by itself.
+//! Device registers as the engine sees them: which ones it may answer by itself.
 //!
 //! A device lives in Python, and asking it costs a trip across the boundary. Two kinds of register need no
 //! trip: a *latched* one, whose loads return the value that the device last latched (a UART's line status),
 //! and a *posted* one, whose stores are only logged and handed over in one piece at the end of the round (a
-//! UART's transmit register). Everything else stops the vCPU and is an event.
+//! UART's transmit register). Everything else stops the CPU and is an event.
 
 use std::collections::BTreeMap;
 
-use machine::{Cycles, PhysAddr};
+use crate::{BusAccess, Cycles, PhysAddr};
 
 /// A store to a posted register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct PostedWrite {
     pub value: u64,
 }
 
-/// The registers of one VM that need no trip, and the log.
+/// The registers of one VM or bare machine that need no trip, and the log.
 #[derive(Debug, Default)]
 pub struct Windows {
     /// (value, bytes) by address.
@@ -62,6 +62,16 @@ impl Windows {
             self.log.push(write);
         }
         posted
+    }
+
+    /// Carries out an access if it needs no trip: what a load reads, 0 for a store.
+    pub fn answer(&mut self, access: &BusAccess, cycle: Cycles) -> Option<u64> {
+        let paddr = PhysAddr(access.address);
+        if access.store {
+            self.store(PostedWrite { cycle, paddr, size: access.bytes, value: access.value }).then_some(0)
+        } else {
+            self.load(paddr, access.bytes)
+        }
     }
 
     /// Whether there are stores that the device has not seen.
