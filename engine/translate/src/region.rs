@@ -100,27 +100,28 @@ pub fn is_call(op: Op) -> bool {
     matches!(op, Op::Jal | Op::Jalr | Op::JalrHb | Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall)
 }
 
-/// Finds the region from `head` on. `insn_at` reads the page, mapped at `page_address`; `is_translated`
-/// tells what the translator can do.
-pub fn discover(
-    head: usize,
-    page_address: u64,
-    insn_at: &mut dyn FnMut(usize) -> Insn,
-    is_translated: &dyn Fn(Insn) -> bool,
-) -> Region {
-    let mut finder = Finder { page_address, insn_at, is_translated };
-    let (leaders, entries) = finder.leaders(head);
-    let blocks = leaders.iter().map(|first| (*first, finder.block(*first, &leaders))).collect();
-    Region { blocks, entries, page_address }
+/// The page that regions are found in.
+pub struct Source<'a> {
+    /// Where it is mapped.
+    pub page_address: u64,
+    /// Its instructions.
+    pub insn_at: &'a mut dyn FnMut(usize) -> Insn,
+    /// What the translator can do.
+    pub is_translated: &'a dyn Fn(Insn) -> bool,
+    /// Whether execution has come to an index before: what never ran is not translated.
+    pub is_reached: &'a dyn Fn(usize) -> bool,
+    /// Whether a block of another region begins at an index: nothing is translated twice.
+    pub is_known: &'a dyn Fn(usize) -> bool,
 }
 
-struct Finder<'a> {
-    page_address: u64,
-    insn_at: &'a mut dyn FnMut(usize) -> Insn,
-    is_translated: &'a dyn Fn(Insn) -> bool,
-}
+impl Source<'_> {
+    /// Finds the region from `head` on.
+    pub fn discover(&mut self, head: usize) -> Region {
+        let (leaders, entries) = self.leaders(head);
+        let blocks = leaders.iter().map(|first| (*first, self.block(*first, &leaders))).collect();
+        Region { blocks, entries, page_address: self.page_address }
+    }
 
-impl Finder<'_> {
     /// First instructions of blocks, and which of them are entries: breadth first, so that what is
     /// near the head is in the region when it becomes too long.
     fn leaders(&mut self, head: usize) -> (BTreeSet<usize>, BTreeSet<usize>) {
@@ -137,6 +138,9 @@ impl Finder<'_> {
             let block = self.block(first, &leaders);
             count += block.count;
             for (index, is_entry) in self.successors(&block) {
+                if !(self.is_reached)(index) || (self.is_known)(index) {
+                    continue;
+                }
                 if is_entry {
                     entries.insert(index);
                 }
@@ -155,7 +159,7 @@ impl Finder<'_> {
             if index == PAGE_INSNS || index - first >= BLOCK_INSNS_MAX {
                 break End::Next(index);
             }
-            if index > first && leaders.contains(&index) {
+            if index > first && (leaders.contains(&index) || (self.is_known)(index)) {
                 break End::Next(index);
             }
             let insn = (self.insn_at)(index);
@@ -212,8 +216,9 @@ impl Pins {
         const USES_MIN: u64 = 3;
         let mut uses = [0u64; REGISTER_COUNT];
         let mut written = Registers::NONE;
+        let loops = region.loops(insn_at);
         for block in region.blocks.values() {
-            let weight = region.weight(block, insn_at);
+            let weight = weight(block, &loops);
             for index in block.first..block.first + block.count {
                 let insn = insn_at(index);
                 for register in reads(insn).iter().chain(writes(insn).iter()) {
@@ -248,20 +253,24 @@ impl Pins {
 }
 
 impl Region {
-    /// How much the registers of `block` count: eightfold for each loop around it, as far as backward
-    /// branches tell.
-    fn weight(&self, block: &Block, insn_at: &mut dyn FnMut(usize) -> Insn) -> u64 {
-        const WEIGHT_MAX: u64 = 512;
-        let mut weight = 1;
-        for other in self.blocks.values() {
-            let End::Branch(index) = other.end else { continue };
+    /// First and last index of each loop, as far as backward branches tell.
+    fn loops(&self, insn_at: &mut dyn FnMut(usize) -> Insn) -> Vec<(usize, usize)> {
+        let mut loops = Vec::new();
+        for block in self.blocks.values() {
+            let End::Branch(index) = block.end else { continue };
             let insn = insn_at(index);
-            let Some(target) = Target::of(insn, index).index(self.page_address) else { continue };
-            let is_around = target <= block.first && block.first <= index;
-            if is_around && !is_call(insn.op) {
-                weight = (weight * 8).min(WEIGHT_MAX);
+            match Target::of(insn, index).index(self.page_address) {
+                Some(target) if target <= index && !is_call(insn.op) => loops.push((target, index)),
+                _ => {}
             }
         }
-        weight
+        loops
     }
+}
+
+/// How much the registers of `block` count: eightfold for each loop around it.
+fn weight(block: &Block, loops: &[(usize, usize)]) -> u64 {
+    const DEPTH_MAX: usize = 3;
+    let depth = loops.iter().filter(|(first, last)| (*first..=*last).contains(&block.first)).count();
+    8u64.pow(depth.min(DEPTH_MAX) as u32)
 }

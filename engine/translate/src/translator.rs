@@ -1,13 +1,14 @@
 //! The translations of a CPU: what there is, how it is found, and when it lapses.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use machine::cpu::{Accelerator, CodeKey, CodePage, PAGE_INSNS, Ran};
 use machine::{Cpu, PAGE_BYTES};
 
 use crate::BufferError;
-use crate::region::{self, Pins};
+use crate::region::{Pins, Source};
 use crate::x86_64::buffer::CodeBuffer;
 use crate::x86_64::emitter::Emitter;
 use crate::x86_64::enter::{self, Thunks};
@@ -30,6 +31,8 @@ impl Default for Options {
 
 /// Most pages with translations; each has a table of 8 KiB.
 const PAGE_COUNT_MAX: usize = 4096;
+/// More than the code of any region takes.
+const REGION_BYTES_MAX: usize = 256 << 10;
 
 /// What a translator did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +49,14 @@ pub struct Counters {
     pub time: Duration,
 }
 
+/// A translated block of a page.
+#[derive(Debug)]
+struct Block {
+    /// Where its code is, which expects registers in their pins.
+    address: usize,
+    pins: Arc<Pins>,
+}
+
 /// The entry points of a page: the address of host code for each instruction.
 type EntryPoints = Box<[u64; PAGE_INSNS]>;
 
@@ -55,6 +66,8 @@ struct Page {
     /// The code state of the machine page that they were made from.
     state: u32,
     entry_points: EntryPoints,
+    /// By the index of the first instruction.
+    blocks: HashMap<usize, Block>,
 }
 
 /// The translator of a CPU, with its translations.
@@ -102,11 +115,12 @@ impl Translator {
     /// The page's translations, empty if what there was is outdated.
     fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
         let absent = self.thunks.absent as u64;
-        let fresh = || Page { state, entry_points: Box::new([absent; PAGE_INSNS]) };
+        let fresh = || Page { state, entry_points: Box::new([absent; PAGE_INSNS]), blocks: HashMap::new() };
         let page = self.pages.entry(key).or_insert_with(fresh);
         if page.state != state {
             page.state = state;
             page.entry_points.fill(absent);
+            page.blocks.clear();
         }
         page
     }
@@ -120,41 +134,63 @@ impl Translator {
     }
 
     fn translate_region(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
+        let (key, state) = (page.key(), page.state());
         let head = (pc % PAGE_BYTES / 4) as usize;
-        let memory = std::sync::Arc::clone(cpu.memory());
-        let mut insn_at = |index| page.decode_one(&memory, index);
+        if self.pages.len() >= PAGE_COUNT_MAX || self.buffer.room() < REGION_BYTES_MAX {
+            self.flush(cpu);
+        }
+        let base = self.buffer.next_address();
+        if let Some(block) = self.page(key, state).blocks.get(&head) {
+            let code = codegen::generate_entry(&block.pins, block.address, base);
+            let address = self.keep(&code);
+            let page = self.page(key, state);
+            page.entry_points[head] = address as u64;
+            cpu.set_entry_points(pc, page.entry_points.as_ptr() as u64);
+            return true;
+        }
+        let memory = Arc::clone(cpu.memory());
+        let reached: Vec<bool> = (0..PAGE_INSNS).map(|index| page.is_decoded(index)).collect();
+        let mut decoded = [None; PAGE_INSNS];
+        let mut insn_at = |index: usize| *decoded[index].get_or_insert_with(|| page.decode_one(&memory, index));
         if !integer::is_translated(insn_at(head)) {
             return false;
         }
-        let region = region::discover(head, pc & !(PAGE_BYTES - 1), &mut insn_at, &integer::is_translated);
+        let blocks = &self.page(key, state).blocks;
+        let region = Source {
+            page_address: pc & !(PAGE_BYTES - 1),
+            insn_at: &mut insn_at,
+            is_translated: &integer::is_translated,
+            is_reached: &|index| reached[index],
+            is_known: &|index| blocks.contains_key(&index),
+        }
+        .discover(head);
         if region.blocks[&head].count == 0 {
             return false;
         }
-        let pins = Pins::choose(&region, &mut insn_at);
-        if self.pages.len() >= PAGE_COUNT_MAX {
-            self.flush(cpu);
-        }
-        let (key, state) = (page.key(), page.state());
+        let pins = Arc::new(Pins::choose(&region, &mut insn_at));
         let entry_points = self.page(key, state).entry_points.as_ptr() as u64;
-        let mut insn_at = |index| page.decode_one(&memory, index);
-        let base = self.buffer.next_address();
         let made = codegen::generate(&region, &pins, &mut insn_at, &self.thunks, entry_points, base);
-        let Some(address) = self.buffer.append(&made.code) else {
-            self.flush(cpu);
-            return false;
-        };
+        let address = self.keep(&made.code);
         let absent = self.thunks.absent as u64;
         let page = self.page(key, state);
+        for (index, offset) in made.blocks {
+            page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins) });
+        }
         for (index, offset) in made.entries {
-            if index == head || page.entry_points[index] == absent {
+            if page.entry_points[index] == absent {
                 page.entry_points[index] = (address + offset) as u64;
             }
         }
         cpu.set_entry_points(pc, entry_points);
         self.counters.regions += 1;
         self.counters.instructions += region.blocks.values().map(|block| block.count as u64).sum::<u64>();
-        self.counters.bytes += made.code.len() as u64;
         true
+    }
+
+    /// Puts code into the buffer and returns where it is.
+    fn keep(&mut self, code: &[u8]) -> usize {
+        self.counters.bytes += code.len() as u64;
+        self.buffer.append(code).expect("there is room for the largest region")
     }
 }
 

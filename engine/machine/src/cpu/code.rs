@@ -124,6 +124,11 @@ impl CodePage {
         self.lengths[index % PAGE_INSNS]
     }
 
+    /// Whether the instruction at `index` has been reached before.
+    pub fn is_decoded(&self, index: usize) -> bool {
+        self.length(index) != UNDECODED
+    }
+
     /// Length of the run from `index`, which is decoded and no open branch, counted or not.
     pub(super) fn plain_length(&self, index: usize) -> u8 {
         self.length(index) & !COUNTED

@@ -57,6 +57,11 @@ impl CodeBuffer {
         self.used
     }
 
+    /// Bytes that are free.
+    pub fn room(&self) -> usize {
+        self.bytes - self.used
+    }
+
     /// Appends code and returns the address where it runs; `None` when there is no room.
     pub fn append(&mut self, code: &[u8]) -> Option<usize> {
         const ALIGNMENT: usize = 16;

@@ -41,6 +41,8 @@ pub struct Codegen<'a> {
     /// Address of the page's table of entry points.
     entry_points: u64,
     labels: Vec<(usize, DynamicLabel)>,
+    /// Offsets of the blocks emitted so far.
+    placed: Vec<(usize, usize)>,
     /// Writes back and goes aside; eax says where.
     aside: DynamicLabel,
     site: Site,
@@ -55,6 +57,8 @@ pub struct Codegen<'a> {
 pub struct Translation {
     pub code: Vec<u8>,
     pub entries: Vec<(usize, usize)>,
+    /// The same for all blocks, with registers loaded.
+    pub blocks: Vec<(usize, usize)>,
 }
 
 /// Emits `region` for address `base`.
@@ -77,6 +81,7 @@ pub fn generate(
         pins,
         entry_points,
         labels,
+        placed: Vec::new(),
         aside,
         site,
         site_label: None,
@@ -95,7 +100,21 @@ pub fn generate(
             later(&mut codegen);
         }
     }
-    Translation { code: codegen.emitter.finish(), entries }
+    Translation { code: codegen.emitter.finish(), entries, blocks: codegen.placed }
+}
+
+/// Code that enters a block at the address `block` of a region with these `pins`, for address `base`.
+pub fn generate_entry(pins: &Pins, block: usize, base: usize) -> Vec<u8> {
+    let mut emitter = Emitter::new(base);
+    load_pins(&mut emitter, pins);
+    emitter.jump_to(block);
+    emitter.finish()
+}
+
+fn load_pins(emitter: &mut Emitter, pins: &Pins) {
+    for (register, host) in pins.all() {
+        emitter.load(Width::Double, host, home(register));
+    }
 }
 
 impl<'a> Codegen<'a> {
@@ -202,9 +221,7 @@ impl<'a> Codegen<'a> {
     /// Emits the entry to the block at `first`; returns its offset.
     fn entry(&mut self, first: usize) -> (usize, usize) {
         let offset = self.emitter.ops().offset().0;
-        for (register, host) in self.pins.all() {
-            self.emitter.load(Width::Double, host, home(register));
-        }
+        load_pins(&mut self.emitter, self.pins);
         let label = self.label_of(first).expect("an entry is a block of the region");
         self.emitter.jump(label);
         (first, offset)
@@ -219,6 +236,7 @@ impl<'a> Codegen<'a> {
     fn block(&mut self, block: &Block, next: Option<usize>, insn_at: &mut dyn FnMut(usize) -> Insn) {
         let label = self.label_of(block.first).expect("every block has a label");
         self.emitter.place(label);
+        self.placed.push((block.first, self.emitter.ops().offset().0));
         self.known = [None; 32];
         self.site = Site { index: block.first, not_executed: block.count };
         if block.count > 0 {
