@@ -66,7 +66,7 @@ def demo(*, seed: int, offline: bool, as_json: bool) -> int:
         return status.INTERRUPTED
     verdicts = [_verdict(vm, work[vm.name]) for vm in monitor.vms]
     if not as_json:
-        Console(highlight=False).print(_NEXT, markup=False)
+        Console(highlight=False).print(_NEXT, markup=False, soft_wrap=True)
     failed = exit_status(monitor.vms, outcome)
     return failed or (0 if all(verdicts) else status.VM_FAILED)
 
