@@ -9,6 +9,8 @@ import pytest
 from disco.errors import ConfigError
 from disco.monitor.bare import BareMachine
 
+Disco = Callable[..., "subprocess.CompletedProcess[str]"]
+
 
 @pytest.mark.slow
 def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(disco) -> None:
