@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +15,7 @@ Disco = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.slow
-def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(disco) -> None:
+def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(disco: Disco) -> None:
     run = disco("bare", "--compare", "--json", "--", "sh", "-c", "sha256sum /bin/busybox; exit 3")
     assert run.returncode == 3, run.stderr
     both = json.loads(run.stdout)
@@ -29,7 +31,7 @@ def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(disco) 
     assert "cycles_monitor" not in bare["counters"]
 
 
-def test_bare_without_a_command_says_how(disco) -> None:
+def test_bare_without_a_command_says_how(disco: Disco) -> None:
     run = disco("bare")
     assert run.returncode == 2
     assert "no command asked" in run.stderr
