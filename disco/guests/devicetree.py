@@ -183,6 +183,7 @@ def _multiprocessor() -> tuple[fdt.Node, fdt.Node]:
         "compatible": "mti,gic",
         "reg": _u64s(GIC_BASE, GIC_SIZE),
         "interrupt-controller": b"",
+        "#address-cells": 0,
         "#interrupt-cells": 3,
         "interrupt-parent": _PHANDLE_INTERRUPTS,
         "phandle": _PHANDLE_GIC,

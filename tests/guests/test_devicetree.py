@@ -17,7 +17,8 @@ from disco.guests.platform import Platform, Region
 libfdt = pytest.importorskip("libfdt")
 
 MIB = 1 << 20
-FULL = Platform(memory_bytes=512 * MIB, vcpu_count=2, virtio_count=5)
+FULL = Platform(memory_bytes=512 * MIB, virtio_count=5)
+TWO_VCPUS = Platform(memory_bytes=512 * MIB, vcpu_count=2, virtio_count=5)
 BOOT = Boot(command_line="console=ttyS0", initrd=Region(0x401_0000, 4_902_400), seed=7)
 
 
@@ -52,8 +53,20 @@ def test_every_device_of_the_platform_is_in_the_tree() -> None:
     assert tree.get_name(regmap) == f"syscon@{FULL.reset.base:x}"
 
 
+def test_devices_of_a_vm_with_several_vcpus_are_wired_to_its_global_controller() -> None:
+    tree = libfdt.Fdt(devicetree.build(TWO_VCPUS, BOOT))
+    gic = tree.node_offset_by_phandle(cells(tree, "/", "interrupt-parent")[0])
+    assert tree.getprop(gic, "compatible").as_str() == "mti,gic"
+    shared, level_high = 0, 4  # by the binding
+    for slot in TWO_VCPUS.virtio:
+        path = f"/soc/virtio@{slot.region.base:x}"
+        assert cells(tree, path, "interrupts") == [shared, slot.line, level_high]
+    alone = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    assert alone.path_offset(f"/{tree.get_name(gic)}", libfdt.QUIET_NOTFOUND) < 0
+
+
 def test_each_vcpu_has_the_clock() -> None:
-    tree = libfdt.Fdt(devicetree.build(FULL, BOOT))
+    tree = libfdt.Fdt(devicetree.build(TWO_VCPUS, BOOT))
     for index in range(2):
         assert cells(tree, f"/cpus/cpu@{index}", "reg") == [index]
         clock = tree.node_offset_by_phandle(cells(tree, f"/cpus/cpu@{index}", "clocks")[0])
@@ -77,7 +90,7 @@ def test_the_same_seed_gives_the_same_tree_and_another_seed_another() -> None:
 
 
 def test_the_largest_tree_fits_into_the_room_kept_for_it() -> None:
-    largest = Platform(memory_bytes=1 << 34, vcpu_count=256, virtio_count=32)
+    largest = Platform(memory_bytes=1 << 34, vcpu_count=16, virtio_count=32)
     tree = devicetree.build(largest, Boot(command_line="x" * devicetree.COMMAND_LINE_SIZE_MAX))
     assert len(tree) <= devicetree.SIZE_MAX
     with pytest.raises(ConfigError, match="4096 bytes asked; up to 4095"):
@@ -85,10 +98,11 @@ def test_the_largest_tree_fits_into_the_room_kept_for_it() -> None:
 
 
 @pytest.mark.skipif(shutil.which("dtc") is None, reason="needs dtc")
-def test_dtc_has_no_complaint() -> None:
+@pytest.mark.parametrize("vm", [FULL, TWO_VCPUS], ids=["one vCPU", "two vCPUs"])
+def test_dtc_has_no_complaint(vm: Platform) -> None:
     result = subprocess.run(
         ["dtc", "-I", "dtb", "-O", "dts", "-"],
-        input=devicetree.build(FULL, BOOT), capture_output=True, check=True,
+        input=devicetree.build(vm, BOOT), capture_output=True, check=True,
     )  # fmt: skip
     # A node without `reg` in a bus: the form that the binding of syscon-reboot asks for.
     complaints = [line for line in result.stderr.decode().splitlines() if "/soc/reboot" not in line]

@@ -43,7 +43,8 @@ def test_devices_drive_lines_that_are_neither_software_nor_timer() -> None:
         ({"memory_bytes": 1 << 36}, "65536 MiB asked; up to 65280 MiB"),
         ({"memory_bytes": MIB, "virtio_count": 33}, "33 asked; 0 to 32"),
         ({"memory_bytes": MIB, "virtio_count": -1}, "-1 asked"),
-        ({"memory_bytes": MIB, "vcpu_count": 0}, "0 asked; 1 to 256"),
+        ({"memory_bytes": MIB, "vcpu_count": 0}, "0 asked; Debian's kernel takes 1 to 16"),
+        ({"memory_bytes": MIB, "vcpu_count": 17}, "17 asked; Debian's kernel takes 1 to 16"),
         ({"memory_bytes": MIB, "clock_hz": 3}, "3 Hz asked"),  # Count goes at half of it
         ({"memory_bytes": MIB, "clock_hz": 1 << 32}, "Hz asked"),  # one cell of 32 bits
     ],
