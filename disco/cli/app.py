@@ -39,6 +39,15 @@ ImageName = Annotated[
     str, typer.Argument(help="Image to boot; see 'disco image list'.", show_default=True)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+EngineName = Annotated[
+    str | None,
+    typer.Option(
+        help="What executes guest code: interpreter or translator; by default the faster one that"
+        " this host has. Never changes a result.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is in the cache.")]
 
 
@@ -82,6 +91,7 @@ def run(
         int | None,
         typer.Option(help="Threads of the host; by default one a core. Never changes a result."),
     ] = None,
+    engine: EngineName = None,
     node_memory: Annotated[
         int | None,
         typer.Option(
@@ -144,6 +154,7 @@ def run(
         nodes=nodes,
         cpus=cpus,
         host_threads=host_threads,
+        engine=engine,
         node_memory_mib=node_memory,
         overcommit=overcommit,
         seed=seed,
@@ -161,6 +172,7 @@ def run(
 @app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    engine: EngineName = None,
     offline: Offline = False,
     as_json: Json = False,
 ) -> None:
@@ -172,7 +184,7 @@ def demo(
     """
     from disco.cli import demo as command
 
-    raise typer.Exit(command.demo(seed=seed, offline=offline, as_json=as_json))
+    raise typer.Exit(command.demo(seed=seed, engine=engine, offline=offline, as_json=as_json))
 
 
 @app.command()

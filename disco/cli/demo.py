@@ -13,6 +13,7 @@ from disco.cli.terminal import Progress, say
 from disco.guests import images, workload
 from disco.guests.workload import Workload
 from disco.hardware import Machine
+from disco.hardware.machine import DEFAULT_ENGINE
 from disco.monitor import Monitor, VirtualMachine
 from disco.observe.report import report, tables
 
@@ -29,7 +30,7 @@ Three things to try next:
 """
 
 
-def demo(*, seed: int, offline: bool, as_json: bool) -> int:
+def demo(*, seed: int, engine: str | None, offline: bool, as_json: bool) -> int:
     """Does it; 0 if each VM did what the host had worked out."""
     image = images.build("default", offline=offline, progress=say)
     machine = Machine(
@@ -37,6 +38,7 @@ def demo(*, seed: int, offline: bool, as_json: bool) -> int:
         cpus=_NODES,
         memory_mib_per_node=node_memory_mib(_NODES, len(_NAMES), _MEMORY_MIB),
         seed=seed,
+        engine=engine or DEFAULT_ENGINE,
     )
     work = {name: workload.make(seed + index) for index, name in enumerate(_NAMES)}
     say(f"{len(_NAMES)} VMs of {_MEMORY_MIB} MiB on {machine}")

@@ -15,7 +15,7 @@ from disco.errors import ConfigError
 from disco.guests import images
 from disco.guests.images import Image
 from disco.hardware import Machine
-from disco.hardware.machine import CPUS_MAX
+from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
 from disco.storage.disk import Disk, RawDisk
 
@@ -38,6 +38,7 @@ class Options:
     nodes: int
     cpus: int | None
     host_threads: int | None
+    engine: str | None
     node_memory_mib: int | None
     overcommit: bool
     seed: int
@@ -83,6 +84,7 @@ def _machine(options: Options) -> Machine:
         memory_mib_per_node=options.node_memory_mib
         or node_memory_mib(options.nodes, options.vms, options.memory_mib),
         seed=options.seed,
+        engine=options.engine or DEFAULT_ENGINE,
     )
     if options.host_threads is None:
         return wanted

@@ -12,6 +12,7 @@ Source: the FLASH machine of the paper (SOSP'97, section 4): each node holds pro
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,9 @@ L2TLB_ENTRIES_MAX = 1 << 20
 QUANTUM_CYCLES_MIN = 1_000
 QUANTUM_CYCLES_MAX = 100_000_000
 HOST_THREADS_MAX = 256
+ENGINES = ("interpreter", "translator")
+#: The translator makes code for this kind of host only.
+DEFAULT_ENGINE = "translator" if platform.machine() == "x86_64" else "interpreter"
 
 
 def _host_cores() -> int:
@@ -55,6 +59,8 @@ class Machine:
         seed: of everything random: guests' entropy, device data.
         host_threads: host threads that simulate CPUs, if there are as many CPUs; by default as many
             as the host has cores for this process. Never changes a result.
+        engine: "translator" (guest code becomes host code; the default on x86-64 hosts) or
+            "interpreter". Never changes a result.
         costs: cycles by action of the monitor; rows left out keep their default.
 
     Raises:
@@ -70,6 +76,7 @@ class Machine:
     quantum_cycles: int = 100_000
     seed: int = 0
     host_threads: int = field(default_factory=_host_cores, compare=False)
+    engine: str = field(default=DEFAULT_ENGINE, compare=False)
     costs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,6 +89,10 @@ class Machine:
         _check("seed", self.seed, 0, 2**64 - 1)
         _check("host threads", self.host_threads, 1, HOST_THREADS_MAX)
         _check_l2tlb(self.l2tlb_entries)
+        if self.engine not in ENGINES:
+            raise ConfigError(
+                f"machine: engine '{self.engine}' asked; {' and '.join(ENGINES)} are possible"
+            )
         object.__setattr__(self, "costs", cost_table.complete(self.costs))
 
     @property

@@ -423,6 +423,7 @@ def _build(machine: Machine) -> Engine:
             l2tlb_entries=machine.l2tlb_entries,
             host_threads=min(machine.host_threads, machine.cpus),
             costs=dict(machine.costs),
+            engine=machine.engine,
         )
     except ValueError as error:
         raise ConfigError(f"machine: {error}") from error

@@ -41,7 +41,7 @@ def test_marks_are_timed_when_they_come(printing: Printing) -> None:
     seen: list[str] = []
     run = sides.run(session(), QEMU, seen.append)
     assert [mark.text for mark in run.marks] == [START, "bench: begin a", "bench: end a 5", END]
-    assert 0.2 <= seconds_of(run, ROW) < 5
+    assert 0.1 <= seconds_of(run, ROW) < 20
     assert seen == ["noise", "bench: begin a", "bench: end a 5"]
 
 
