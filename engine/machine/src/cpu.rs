@@ -236,6 +236,8 @@ pub struct Cpu {
     /// What `fetches` holds of a page that the accelerator knows nothing of.
     no_entry_points: u64,
     accelerator: Option<Box<dyn Accelerator>>,
+    /// The accelerator's words.
+    scratch: [u64; Layout::SCRATCH_COUNT],
     /// How often a run begins before the accelerator is offered it; 0 if there is none.
     heat_min: u8,
 
@@ -292,6 +294,7 @@ impl Cpu {
             code_writes: 0,
             no_entry_points: 0,
             accelerator: None,
+            scratch: [0; Layout::SCRATCH_COUNT],
             heat_min: 0,
             executing: Mpn(0),
             fault: Fault::Exception(Exception::ReservedInstruction),

@@ -13,6 +13,7 @@
 //!   codegen.rs   blocks, branches, and the ways out
 //!   integer.rs   instructions on general registers
 //!   memory.rs    loads and stores
+//!   float.rs     floating point
 //!   enter.rs     in and out of host code, and the calls that it makes
 //!   emitter.rs   host instructions
 //!   buffer.rs    the memory that holds them

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use machine::cpu::{PAGE_INSNS, may_be_in_slot};
 use mips::{Insn, Op};
 
-use crate::uses::{REGISTER_COUNT, Registers, reads, writes};
+use crate::uses::{CONDITIONS, REGISTER_COUNT, Registers, reads, writes};
 use crate::x86_64::emitter::{Host, PINS};
 
 /// Most instructions in a region.
@@ -227,7 +227,7 @@ impl Pins {
                 written = written.with(writes(insn));
             }
         }
-        let mut order: Vec<u8> = (0..REGISTER_COUNT as u8).filter(|r| uses[usize::from(*r)] >= USES_MIN).collect();
+        let mut order: Vec<u8> = (0..CONDITIONS).filter(|r| uses[usize::from(*r)] >= USES_MIN).collect();
         order.sort_by_key(|register| (std::cmp::Reverse(uses[usize::from(*register)]), *register));
         let mut hosts = [None; REGISTER_COUNT];
         for (register, host) in order.into_iter().zip(PINS) {

@@ -152,14 +152,16 @@ impl Translator {
         let reached: Vec<bool> = (0..PAGE_INSNS).map(|index| page.is_decoded(index)).collect();
         let mut decoded = [None; PAGE_INSNS];
         let mut insn_at = |index: usize| *decoded[index].get_or_insert_with(|| page.decode_one(&memory, index));
-        if !integer::is_translated(insn_at(head)) {
+        let float_model = cpu.float_model();
+        let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
+        if !is_translated(insn_at(head)) {
             return false;
         }
         let blocks = &self.page(key, state).blocks;
         let region = Source {
             page_address: pc & !(PAGE_BYTES - 1),
             insn_at: &mut insn_at,
-            is_translated: &integer::is_translated,
+            is_translated: &is_translated,
             is_reached: &|index| reached[index],
             is_known: &|index| blocks.contains_key(&index),
         }
@@ -169,7 +171,7 @@ impl Translator {
         }
         let pins = Arc::new(Pins::choose(&region, &mut insn_at));
         let entry_points = self.page(key, state).entry_points.as_ptr() as u64;
-        let made = codegen::generate(&region, &pins, &mut insn_at, &self.thunks, entry_points, base);
+        let made = codegen::generate(&region, &pins, &mut insn_at, &self.thunks, entry_points, float_model, base);
         let address = self.keep(&made.code);
         let absent = self.thunks.absent as u64;
         let page = self.page(key, state);

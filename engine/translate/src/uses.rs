@@ -9,8 +9,10 @@ use mips::{Insn, Op};
 pub const HI: u8 = 33;
 /// Number of LO.
 pub const LO: u8 = 34;
+/// Number of the condition codes of the floating-point unit, together; never in a host register.
+pub const CONDITIONS: u8 = 35;
 /// How many numbers there are. `SINK` (32) is never read.
-pub const REGISTER_COUNT: usize = 35;
+pub const REGISTER_COUNT: usize = 36;
 
 /// A set of registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +112,10 @@ fn uses_of(op: Op) -> Uses {
         Op::Mflo => (Registers::of(LO), Registers::NONE),
         Op::Mthi => (Registers::NONE, Registers::of(HI)),
         Op::Mtlo => (Registers::NONE, Registers::of(LO)),
+        Op::Bc1f | Op::Bc1t | Op::Bc1fl | Op::Bc1tl | Op::Movf | Op::Movt => {
+            (Registers::of(CONDITIONS), Registers::NONE)
+        }
+        Op::CCondS | Op::CCondD => (Registers::NONE, Registers::of(CONDITIONS)),
         Op::Jal | Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall => (Registers::NONE, Registers::of(31)),
         _ => (Registers::NONE, Registers::NONE),
     };

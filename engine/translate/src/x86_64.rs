@@ -8,5 +8,6 @@ pub mod codegen;
 pub mod emitter;
 #[allow(unsafe_code)]
 pub mod enter;
+pub mod float;
 pub mod integer;
 mod memory;

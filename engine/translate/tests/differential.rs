@@ -74,11 +74,11 @@ fn is_pointer(register: u8) -> bool {
 }
 
 /// A random word that is an instruction more often than not.
-fn random_word(random: &mut Random) -> u32 {
+fn random_word(random: &mut Random, float_in: u64) -> u32 {
     if random.one_in(200) {
         return random.next() as u32;
     }
-    let op = random_op(random);
+    let op = random_op(random, float_in);
     let mut fields = Fields {
         rs: random.below(32) as u8,
         rt: random.below(32) as u8,
@@ -130,7 +130,9 @@ fn random_word(random: &mut Random) -> u32 {
     mips::encode(op, Fields { imm: 0, ..fields })
 }
 
-fn random_op(random: &mut Random) -> Op {
+/// One operation in `float_in` of the floating-point unit's is taken, and all of them where that is 1; then
+/// few others are.
+fn random_op(random: &mut Random, float_in: u64) -> Op {
     loop {
         let op = Op::ALL[random.below(Op::COUNT as u64) as usize];
         let is_rare =
@@ -141,7 +143,7 @@ fn random_op(random: &mut Random) -> Op {
             continue;
         }
         let is_float = op.uses_cp1();
-        if is_float && !random.one_in(4) {
+        if is_float && !random.one_in(float_in) || !is_float && float_in == 1 && !random.one_in(4) {
             continue;
         }
         return op;
@@ -307,7 +309,9 @@ struct Difference {
 /// time that long, and the last one.
 fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
     let mut random = Random(seed);
-    let program: Vec<u8> = (0..CODE_PAGES * 1024).flat_map(|_| random_word(&mut random).to_le_bytes()).collect();
+    let float_in = [1, 4, 20][random.below(3) as usize];
+    let words = (0..CODE_PAGES * 1024).map(|_| random_word(&mut random, float_in));
+    let program: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     let mut registers: [u64; 32] = std::array::from_fn(|_| random.value());
     registers[0] = 0;
     for (register, value) in (16..24).zip(&mut registers[16..]) {

@@ -78,6 +78,8 @@ pub struct Layout {
     pub fpr: usize,
     /// `regs.fcsr`.
     pub fcsr: usize,
+    /// The first of `SCRATCH_COUNT` words of 64 bits that are the accelerator's while it runs.
+    pub scratch: usize,
     /// ASID and mode as the tags below hold them, 64 bits.
     pub context: usize,
     /// The first entry of the host translations for loads: tag and addend, 64 bits each, chosen by
@@ -100,11 +102,14 @@ impl Layout {
         pc: offset_of!(Cpu, regs) + offset_of!(Registers, pc),
         fpr: offset_of!(Cpu, regs) + offset_of!(Registers, fpr),
         fcsr: offset_of!(Cpu, regs) + offset_of!(Registers, fcsr),
+        scratch: offset_of!(Cpu, scratch),
         context: offset_of!(Cpu, context),
         loads: offset_of!(Cpu, loads) + HostTranslations::ENTRIES_OFFSET,
         stores: offset_of!(Cpu, stores) + HostTranslations::ENTRIES_OFFSET,
         fetches: offset_of!(Cpu, fetches) + FetchTranslations::ENTRIES_OFFSET,
     };
+    /// Words in `Cpu::scratch`.
+    pub const SCRATCH_COUNT: usize = 8;
     /// Entries of the host translations, a power of two.
     pub const TRANSLATION_COUNT: usize = super::translation::ENTRY_COUNT;
     /// Entries of the fetch cache, a power of two.
@@ -183,6 +188,22 @@ impl Cpu {
         }
         let (is_done, _) = self.store_if_linked(effective, bytes, value)?;
         Some(u64::from(is_done))
+    }
+
+    /// Whether instructions of the floating-point unit may be executed, and if so, whether it has 32
+    /// registers for doubles (Status.FR).
+    pub fn float_model(&self) -> Option<bool> {
+        self.has_float.then_some(self.cp0.status & crate::cp0::status::FR != 0)
+    }
+
+    /// Executes an instruction of the floating-point unit that touches nothing but its registers.
+    pub fn try_float(&mut self, insn: mips::Insn) -> bool {
+        self.execute_float(insn) == super::Outcome::Next
+    }
+
+    /// The accelerator's words, which keep their values between its runs.
+    pub fn scratch(&mut self) -> &mut [u64; Layout::SCRATCH_COUNT] {
+        &mut self.scratch
     }
 
     /// What RDHWR of UserLocal reads, if the mode may.

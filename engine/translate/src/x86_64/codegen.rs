@@ -49,6 +49,8 @@ pub struct Codegen<'a> {
     /// The label of the way out at a site.
     site_label: Option<(Site, DynamicLabel)>,
     later: Vec<Later<'a>>,
+    /// The register model of the floating-point unit, if it was usable: `Cpu::float_model`.
+    pub float_model: Option<bool>,
     /// What registers are known to hold in this block.
     known: [Option<u64>; 32],
 }
@@ -68,6 +70,7 @@ pub fn generate(
     insn_at: &mut dyn FnMut(usize) -> Insn,
     thunks: &Thunks,
     entry_points: u64,
+    float_model: Option<bool>,
     base: usize,
 ) -> Translation {
     let mut emitter = Emitter::new(base);
@@ -86,6 +89,7 @@ pub fn generate(
         site,
         site_label: None,
         later: Vec::new(),
+        float_model,
         known: [None; 32],
     };
     let blocks: Vec<&Block> = region.blocks.values().collect();
@@ -243,6 +247,9 @@ impl<'a> Codegen<'a> {
             let spent = self.aside_here();
             dynasm!(self.emitter.ops(); sub r15, block.count as i32; js =>spent);
         }
+        if (block.first..block.first + block.count).any(|index| insn_at(index).op.uses_cp1()) {
+            self.float_guard();
+        }
         let plain_count = match block.end {
             End::Branch(branch) => branch - block.first,
             End::Next(_) | End::Aside(_) => block.count,
@@ -348,6 +355,7 @@ impl<'a> Codegen<'a> {
     /// Compares for a conditional branch; the condition holds if it is taken.
     fn compare(&mut self, insn: Insn) -> Condition {
         match insn.op {
+            Op::Bc1f | Op::Bc1t | Op::Bc1fl | Op::Bc1tl => self.compare_code(insn),
             Op::Beq | Op::Bne | Op::Beql | Op::Bnel => {
                 self.compare_registers(insn.rs, insn.rt);
                 match insn.op {

@@ -11,11 +11,12 @@
 //! it is not used before the code returns, and the helpers get theirs from the same address, one
 //! after the other.
 
-use dynasmrt::{DynasmApi, dynasm};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::Cpu;
 use machine::cpu::{Layout, Ran};
 
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
+use super::float::{self, scratch, scratch_word};
 
 /// Addresses of the shared code.
 #[derive(Debug)]
@@ -39,6 +40,10 @@ pub struct Thunks {
     pub store_conditional: [usize; 2],
     /// RDHWR of the register that holds UserLocal.
     pub user_local: usize,
+    /// Passes the guard in rdx of the floating-point unit.
+    pub pass_guard: usize,
+    /// Executes the packed instruction in rdx of the floating-point unit.
+    pub float: usize,
 }
 
 /// What a helper gives back in rax and rdx.
@@ -94,6 +99,11 @@ helpers! {
     load_linked: |cpu, vaddr, bytes, value| Answer::of(cpu.try_load_linked(vaddr, bytes));
     store_conditional: |cpu, vaddr, bytes, value| Answer::of(cpu.try_store_conditional(vaddr, bytes, value));
     user_local: |cpu, vaddr, bytes, value| Answer::of(cpu.try_user_local());
+    pass_guard: |cpu, vaddr, bytes, value| Answer::when(float::pass_guard(cpu, value));
+    execute_float: |cpu, vaddr, bytes, value| {
+        float::settle(cpu);
+        Answer::when(cpu.try_float(float::unpack(value)))
+    };
 }
 
 /// What `enter` gives back in rax and rdx.
@@ -141,19 +151,25 @@ impl Thunks {
             load_linked: wide(load_linked),
             store_conditional: wide(store_conditional),
             user_local: emit_helper(emitter, user_local, 8),
+            pass_guard: emit_pass_guard(emitter),
+            float: emit_float(emitter),
         }
     }
 
     /// Runs translated code from the entry point `code`, which `regs.pc` leads to.
     pub fn run(&self, cpu: &mut Cpu, code: u64, budget: i64) -> (Ran, i64) {
         let page = cpu.regs.pc & !(machine::PAGE_BYTES - 1);
-        let cpu: *mut Cpu = cpu;
+        cpu.scratch()[scratch::GUARD] = 0;
+        let pointer: *mut Cpu = cpu;
         // SAFETY: `enter` holds the address of the thunk emitted for this signature, in a buffer that
         // lives as long as `self` does.
         let enter = unsafe { std::mem::transmute::<usize, Enter>(self.enter) };
         // SAFETY: `code` is an entry point of the same buffer; it keeps to the calling convention, touches
         // of the CPU what `Layout` names, and of machine memory what the CPU's translations lead to.
-        let left = unsafe { enter(cpu.cast::<u8>().wrapping_add(CPU_BIAS), code, budget, page) };
+        let left = unsafe { enter(pointer.cast::<u8>().wrapping_add(CPU_BIAS), code, budget, page) };
+        if cpu.scratch()[scratch::GUARD] != 0 {
+            float::settle(cpu);
+        }
         (if left.is_aside == 0 { Ran::Jump } else { Ran::Aside }, left.budget)
     }
 }
@@ -169,6 +185,7 @@ fn emit_enter(emitter: &mut Emitter) -> usize {
         ; push r15
         ; sub rsp, frame::BYTES
         ; mov rbp, rdi
+        ; stmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
         ; mov r15, rdx
         ; mov [rsp + frame::PAGE], rcx
         ; jmp rsi
@@ -178,6 +195,11 @@ fn emit_enter(emitter: &mut Emitter) -> usize {
 
 fn emit_leave(emitter: &mut Emitter) {
     dynasm!(emitter.ops()
+        ; cmp DWORD [rbp + scratch_word(scratch::GUARD)], 0
+        ; je >integers
+        ; stmxcsr [rbp + scratch_word(scratch::MXCSR_LEFT)]
+        ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
+        ; integers:
         ; mov rax, r15
         ; add rsp, frame::BYTES
         ; pop r15
@@ -219,6 +241,33 @@ fn emit_helper(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
         ; test rdx, rdx
         ; ret
     );
+    thunk
+}
+
+/// A thunk for `pass_guard`; MXCSR is the guest's afterwards.
+fn emit_pass_guard(emitter: &mut Emitter) -> usize {
+    let helper = emit_helper(emitter, pass_guard, 0);
+    let thunk = emitter.address();
+    emitter.call(helper);
+    dynasm!(emitter.ops()
+        ; je >refused
+        ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]
+        ; refused:
+        ; ret
+    );
+    thunk
+}
+
+/// A thunk for `execute_float`, which runs with the host's MXCSR.
+fn emit_float(emitter: &mut Emitter) -> usize {
+    let helper = emit_helper(emitter, execute_float, 0);
+    let thunk = emitter.address();
+    dynasm!(emitter.ops()
+        ; stmxcsr [rbp + scratch_word(scratch::MXCSR_LEFT)]
+        ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
+    );
+    emitter.call(helper);
+    dynasm!(emitter.ops(); ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]; ret);
     thunk
 }
 

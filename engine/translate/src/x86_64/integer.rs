@@ -14,16 +14,17 @@ use crate::uses::{HI, LO};
 /// RDHWR's number of the register that holds UserLocal.
 const HARDWARE_USER_LOCAL: u8 = 29;
 
-/// Whether the translator does this instruction; the interpreter does the others.
-pub fn is_translated(insn: Insn) -> bool {
+/// Whether the translator does this instruction; the interpreter does the others. `has_float`: whether
+/// those of the floating-point unit may be translated.
+pub fn is_translated(insn: Insn, has_float: bool) -> bool {
     use mips::Family::*;
     match insn.op {
         // Repeating these after a fault in the delay slot reads what the link has changed.
         Op::Jalr | Op::JalrHb => insn.rd != insn.rs,
         Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall => insn.rs != 31,
         Op::Rdhwr => insn.rd == HARDWARE_USER_LOCAL,
-        Op::Movf | Op::Movt => false,
-        op if op.ends_run() || op.uses_cp1() || op.is_privileged() => false,
+        op if op.ends_run() || op.is_privileged() => false,
+        op if op.uses_cp1() => has_float && super::float::is_translated(op),
         op => matches!(op.family(), Arithmetic | Branch | Control | Memory | Logical | Move | Shift | Trap),
     }
 }
@@ -179,6 +180,7 @@ impl Codegen<'_> {
                 self.call_helper(self.thunks.user_local, aside);
                 self.write(insn.rt, RAX);
             }
+            op if op.uses_cp1() => self.float_instruction(insn),
             _ => self.memory_instruction(insn),
         }
     }

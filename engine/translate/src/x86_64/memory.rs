@@ -8,7 +8,7 @@ use machine::cpu::Layout;
 use mips::{Insn, Op};
 
 use super::codegen::Codegen;
-use super::emitter::{Place, RAX, RCX, RDX, Width, frame};
+use super::emitter::{Host, Place, RAX, RCX, RDX, Width, frame};
 
 /// Index of a size among 1, 2, 4 and 8.
 fn size_index(bytes: u64) -> usize {
@@ -47,9 +47,15 @@ impl Codegen<'_> {
 
     fn load_register(&mut self, insn: Insn, bytes: u64, is_signed: bool) {
         let target = self.target(insn.rt, RAX);
+        self.address(insn);
+        self.load_value(bytes, is_signed, target);
+        self.write(insn.rt, target);
+    }
+
+    /// `target` = the value of `bytes` bytes at the address in rax.
+    pub fn load_value(&mut self, bytes: u64, is_signed: bool, target: Host) {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
         let aside = self.aside_here();
-        self.address(insn);
         self.translate(Layout::CPU.loads, bytes, missed);
         self.emitter.load_memory(bytes, is_signed, target, RAX, RCX);
         self.emitter.place(done);
@@ -60,19 +66,24 @@ impl Codegen<'_> {
             codegen.emitter.extend(bytes, is_signed, target, RAX);
             codegen.emitter.jump(done);
         });
-        self.write(insn.rt, target);
     }
 
     fn store_register(&mut self, insn: Insn, bytes: u64) {
-        let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
-        let aside = self.aside_here();
         let value = self.place(insn.rt);
         self.address(insn);
+        self.store_value(bytes, value);
+    }
+
+    /// Stores the low `bytes` bytes of the value at the address in rax.
+    pub fn store_value(&mut self, bytes: u64, value: Place) {
+        let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
+        let aside = self.aside_here();
         self.translate(Layout::CPU.stores, bytes, missed);
+        let width = if bytes == 8 { Width::Double } else { Width::Word };
         let source = match value {
             Place::Host(host) => host,
             _ => {
-                self.emitter.load(Width::Double, RDX, value);
+                self.emitter.load(width, RDX, value);
                 RDX
             }
         };
@@ -81,7 +92,7 @@ impl Codegen<'_> {
         let thunk = self.thunks.store[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
-            codegen.emitter.load(Width::Double, RDX, value);
+            codegen.emitter.load(width, RDX, value);
             codegen.call_helper(thunk, aside);
             codegen.emitter.jump(done);
         });
