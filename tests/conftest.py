@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,12 @@ import pytest
 
 from disco.guests import images
 from disco.guests.images import Image
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works here and in what tests start, even if whoever started pytest ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 Disco = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -23,6 +23,10 @@ impl Running<'_> {
         let is_tlb = matches!(insn.op, Op::Tlbr | Op::Tlbwi | Op::Tlbwr | Op::Tlbp | Op::Tlbinv | Op::Tlbinvf);
         let cost = if is_tlb { self.costs.emulate_tlb } else { self.costs.emulate };
         self.charge(cost);
+        if let Some(follower) = &mut self.vcpu.follower {
+            // The cycle that the instruction itself takes, which `skip_to` counts.
+            follower.charge(1);
+        }
         self.note("privileged", || vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]);
         let mut next_pc = trap.next_pc;
         match insn.op {
