@@ -2,7 +2,8 @@
 //!
 //! Translations are written through a view that is never executable and run through a view that is
 //! never writable (W^X). Both are views of one anonymous file, so neither needs changing while the
-//! other is in use. The host supplies pages as they are first written.
+//! other is in use. The host supplies pages as they are first written, and takes those of the writable view
+//! back once they are full; so code counts once in the memory of the process.
 //!
 //! The buffer only grows, and is emptied as a whole: a translation may be anybody's target, and
 //! finding out whose costs more than translating again what is still hot.
@@ -21,7 +22,13 @@ pub struct CodeBuffer {
     executable: NonNull<u8>,
     bytes: usize,
     used: usize,
+    /// Up to here the writable view has given its pages back.
+    returned: usize,
 }
+
+/// Bytes written after which the writable view gives its pages back.
+const RETURN_BYTES: usize = 64 << 10;
+const HOST_PAGE_BYTES: usize = 4096;
 
 // SAFETY: the mappings belong to this value alone and are plain bytes; nothing in them is tied to a thread.
 unsafe impl Send for CodeBuffer {}
@@ -44,7 +51,7 @@ impl CodeBuffer {
         // SAFETY: `file` is ours and not used after this; mappings keep the file alive.
         unsafe { libc::close(file) };
         let (writable, executable) = views.ok_or_else(refused)?;
-        Ok(CodeBuffer { writable, executable, bytes, used: 0 })
+        Ok(CodeBuffer { writable, executable, bytes, used: 0, returned: 0 })
     }
 
     /// Where the next code will run.
@@ -72,12 +79,31 @@ impl CodeBuffer {
         // SAFETY: the range lies inside the writable view, which no reference covers; `code` is elsewhere.
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len()) };
         self.used = (self.used + code.len()).next_multiple_of(ALIGNMENT).min(self.bytes);
+        if self.used - self.returned >= RETURN_BYTES {
+            self.return_pages();
+        }
         Some(address)
+    }
+
+    /// Gives the full pages of the writable view back; their content stays in the file.
+    fn return_pages(&mut self) {
+        let full = self.used / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
+        // SAFETY: whole pages of our own shared mapping; the executable view keeps what they hold.
+        let result = unsafe {
+            libc::madvise(
+                self.writable.as_ptr().add(self.returned).cast(),
+                full - self.returned,
+                libc::MADV_DONTNEED,
+            )
+        };
+        assert_eq!(result, 0, "MADV_DONTNEED on our own mapping cannot fail");
+        self.returned = full;
     }
 
     /// Forgets all code after the first `bytes` bytes.
     pub fn truncate(&mut self, bytes: usize) {
         self.used = self.used.min(bytes);
+        self.returned = self.used / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
     }
 }
 
