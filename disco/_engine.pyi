@@ -123,7 +123,7 @@ class Engine:
         host_threads: int,
         costs: Mapping[str, int],
         interleave_cycles: int = 2000,
-        engine: str = "interpreter",
+        engine: str = "translator",
     ) -> Self:
         """Raises ValueError naming what was asked and what is possible."""
 

@@ -27,7 +27,7 @@ impl Engine {
     #[new]
     #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, clock_hz, quantum_cycles, tlb_entries,
                         l2tlb_entries, host_threads, costs, interleave_cycles=2000,
-                        engine="interpreter"))]
+                        engine="translator"))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
         node_of_cpu: Vec<u16>,

@@ -406,6 +406,9 @@ fn index_of(pc: u64) -> usize {
     (pc >> 2) as usize % PAGE_INSNS
 }
 
+/// Programs and libraries lie at round distances, so more than the lowest bits of the page number choose
+/// the entry; none that `remove` does not look at.
 fn fetch_index(pc: u64) -> usize {
-    (pc >> crate::PAGE_SHIFT) as usize % FETCH_ENTRY_COUNT
+    let page = pc >> crate::PAGE_SHIFT;
+    (page ^ (page >> FETCH_ENTRY_COUNT.ilog2())) as usize % FETCH_ENTRY_COUNT
 }

@@ -154,7 +154,10 @@ impl HostTranslations {
     }
 }
 
+/// Stacks, heaps and libraries lie at round distances, so more than the lowest bits of the page number
+/// choose the entry; none that `remove` does not look at.
 #[inline(always)]
 fn index_of(vaddr: u64) -> usize {
-    (vaddr >> PAGE_SHIFT) as usize % ENTRY_COUNT
+    let page = vaddr >> PAGE_SHIFT;
+    (page ^ (page >> ENTRY_COUNT.ilog2())) as usize % ENTRY_COUNT
 }

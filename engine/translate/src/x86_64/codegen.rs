@@ -478,6 +478,9 @@ impl<'a> Codegen<'a> {
             ; or rdx, [rbp + field(Layout::CPU.context)]
             ; mov esi, ecx
             ; shr esi, 12
+            ; mov edi, esi
+            ; shr edi, 8
+            ; xor esi, edi
             ; movzx esi, sil
             ; lea esi, [rsi + rsi * 2]
             ; cmp rdx, [rbp + rsi * 8 + fetches]
@@ -514,10 +517,13 @@ impl<'a> Codegen<'a> {
         let entries = field(cache);
         dynasm!(self.emitter.ops()
             ; mov ecx, eax
-            ; mov rdx, rax
+            ; mov edx, eax
             ; shr ecx, 8
-            ; and rdx, -4096
+            ; shr edx, 16
+            ; xor ecx, edx
+            ; mov rdx, rax
             ; and ecx, 0xff0
+            ; and rdx, -4096
             ; or rdx, [rbp + field(Layout::CPU.context)]
         );
         if bytes > 1 {
