@@ -71,7 +71,7 @@ impl Monitor {
             })
             .collect();
         for slot in &mut cpus {
-            slot.hardware.cpu.set_accelerator(config.engine.accelerator()?);
+            slot.hardware.cpu.set_accelerator(config.engine.accelerator(config.node_of_cpu.len())?);
         }
         let threads = (config.host_threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads).build())

@@ -66,20 +66,20 @@ impl std::fmt::Display for BufferError {
 
 impl std::error::Error for BufferError {}
 
-/// A translator for one CPU, if there is one for this host.
+/// A translator for one of `cpus` CPUs, if there is one for this host.
 ///
 /// # Errors
 /// [`BufferError`] when the host gives no memory for code.
 #[cfg(target_arch = "x86_64")]
-pub fn accelerator() -> Result<Option<Box<dyn Accelerator>>, BufferError> {
-    Ok(Some(Box::new(Translator::new(Options::default())?)))
+pub fn accelerator(cpus: usize) -> Result<Option<Box<dyn Accelerator>>, BufferError> {
+    Ok(Some(Box::new(Translator::new(Options::shared_by(cpus))?)))
 }
 
-/// A translator for one CPU, if there is one for this host.
+/// A translator for one of `cpus` CPUs, if there is one for this host.
 ///
 /// # Errors
 /// None on this host.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn accelerator() -> Result<Option<Box<dyn Accelerator>>, BufferError> {
+pub fn accelerator(_cpus: usize) -> Result<Option<Box<dyn Accelerator>>, BufferError> {
     Ok(None)
 }

@@ -29,6 +29,19 @@ impl Default for Options {
     }
 }
 
+/// What the translators of a machine may use together, within the limits for one.
+const SHARED_BUFFER_BYTES: usize = 8 << 20;
+const BUFFER_BYTES_MIN: usize = 2 << 20;
+
+impl Options {
+    /// For one of `cpus` CPUs. A boot of Debian makes 8 MB of code and a VM of the paper's size should not cost
+    /// the host much more than its pages: with many CPUs each starts anew more often.
+    pub fn shared_by(cpus: usize) -> Options {
+        let share = SHARED_BUFFER_BYTES / cpus.max(1) / BUFFER_BYTES_MIN * BUFFER_BYTES_MIN;
+        Options { buffer_bytes: share.max(BUFFER_BYTES_MIN), ..Options::default() }
+    }
+}
+
 /// Most pages with translations; each has a table of 8 KiB.
 const PAGE_COUNT_MAX: usize = 4096;
 /// More than the code of any region takes.

@@ -126,7 +126,7 @@ impl Cpu {
         self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
         self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
         self.fetches.forget_entry_points(self.no_entry_points);
-        self.code = super::CodeCache::default();
+        self.code = super::CodeCache::new(accelerator.is_some());
         self.accelerator = accelerator;
     }
 

@@ -35,8 +35,10 @@ const COUNTED: u8 = 128;
 /// In place of a count: the accelerator has translated the run.
 const TRANSLATED: u8 = 255;
 
-/// 384 pages take 3.5 MiB: the kernel text that Debian's boot touches often, and a program's.
+/// 384 pages take 3.9 MiB: the kernel text that Debian's boot touches often, and a program's.
 const PAGE_COUNT_MAX: usize = 384;
+/// With an accelerator, which keeps what is executed often in a form of its own.
+const PAGE_COUNT_MAX_ACCELERATED: usize = 128;
 
 /// A decoded machine page.
 #[derive(Debug)]
@@ -263,15 +265,28 @@ fn destination(op: Op) -> Option<Destination> {
 }
 
 /// The decoded pages of a CPU.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct CodeCache {
+    page_count_max: usize,
     pages: Vec<Box<CodePage>>,
     /// Hashed without a random seed: an empty cache is then free to make.
     slots: HashMap<CodeKey, usize, BuildHasherDefault<DefaultHasher>>,
     hand: usize,
 }
 
+impl Default for CodeCache {
+    fn default() -> CodeCache {
+        CodeCache { page_count_max: PAGE_COUNT_MAX, pages: Vec::new(), slots: HashMap::default(), hand: 0 }
+    }
+}
+
 impl CodeCache {
+    /// An empty cache for a CPU with or without an accelerator.
+    pub(super) fn new(is_accelerated: bool) -> CodeCache {
+        let page_count_max = if is_accelerated { PAGE_COUNT_MAX_ACCELERATED } else { PAGE_COUNT_MAX };
+        CodeCache { page_count_max, ..CodeCache::default() }
+    }
+
     /// The page in `slot`.
     #[inline(always)]
     pub(super) fn page_mut(&mut self, slot: usize) -> &mut CodePage {
@@ -306,15 +321,15 @@ impl CodeCache {
     }
 
     fn take_slot(&mut self, key: CodeKey, state: u32) -> usize {
-        if self.pages.len() < PAGE_COUNT_MAX {
+        if self.pages.len() < self.page_count_max {
             self.pages.push(CodePage::new(key, state));
             return self.pages.len() - 1;
         }
         while std::mem::take(&mut self.pages[self.hand].is_used) {
-            self.hand = (self.hand + 1) % PAGE_COUNT_MAX;
+            self.hand = (self.hand + 1) % self.page_count_max;
         }
         let slot = self.hand;
-        self.hand = (self.hand + 1) % PAGE_COUNT_MAX;
+        self.hand = (self.hand + 1) % self.page_count_max;
         self.slots.remove(&self.pages[slot].key);
         self.pages[slot].begin_again(key, state);
         slot

@@ -47,11 +47,11 @@ impl EngineKind {
     pub const NAMES: [(&str, EngineKind); 2] =
         [("interpreter", EngineKind::Interpreter), ("translator", EngineKind::Translator)];
 
-    /// What a CPU is given beside its interpreter.
-    pub(super) fn accelerator(self) -> Result<Option<Box<dyn Accelerator>>> {
+    /// What one of `cpus` CPUs is given beside its interpreter.
+    pub(super) fn accelerator(self, cpus: usize) -> Result<Option<Box<dyn Accelerator>>> {
         let made = match self {
             EngineKind::Interpreter => Ok(None),
-            EngineKind::Translator => translate::accelerator(),
+            EngineKind::Translator => translate::accelerator(cpus),
         };
         made.map_err(|error| MonitorError::Machine(error.to_string()))
     }
