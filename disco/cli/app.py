@@ -119,6 +119,9 @@ def run(
             metavar="FILE",
         ),
     ] = None,
+    entropy: Annotated[
+        bool, typer.Option("--entropy", help="A virtio entropy device, seeded by --seed.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(help="Simulated seconds.", metavar="SECONDS"),
@@ -162,6 +165,7 @@ def run(
         initrd=initrd,
         append=append,
         disks=tuple(disk or ()),
+        entropy=entropy,
         timeout_seconds=timeout,
         wall_timeout_seconds=wall_timeout,
         command=tuple(context.obj),

@@ -46,6 +46,7 @@ class Options:
     initrd: Path | None
     append: str
     disks: tuple[str, ...]
+    entropy: bool
     timeout_seconds: float | None
     wall_timeout_seconds: float | None
     command: tuple[str, ...]
@@ -134,6 +135,7 @@ def _create(monitor: Monitor, options: Options, image: Image | None, index: int)
         memory_mib=options.memory_mib,
         vcpus=options.vcpus,
         disks=[_disk(text) for text in options.disks],
+        entropy=options.entropy,
     )
 
 

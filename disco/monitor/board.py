@@ -9,6 +9,7 @@ from disco.devices.bus import GuestMemory
 from disco.devices.power import Power
 from disco.devices.uart import Uart
 from disco.devices.virtio.block import VirtioBlock
+from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
 from disco.devices.virtio.rng import VirtioRng
@@ -18,7 +19,7 @@ from disco.storage.disk import Disk
 
 
 class Board:
-    """Console port, power registers, and a virtio slot for each disk and for entropy.
+    """Console port, power registers, and a virtio slot for each disk, for entropy and for a second console.
 
     Attributes:
         bus: where the devices answer.
@@ -52,14 +53,24 @@ class Board:
         self.bus.attach(base, uart)
         return uart
 
-    def add_virtio(self, *, disks: Sequence[Disk], entropy_seed: int | None) -> None:
-        """A block device for each disk, then an entropy device if there is a seed for one."""
+    def add_virtio(
+        self,
+        *,
+        disks: Sequence[Disk],
+        entropy_seed: int | None,
+        console_sink: Callable[[bytes], None] | None,
+    ) -> VirtioConsole | None:
+        """A block device for each disk, then an entropy device if there is a seed for one, then a console if
+        somebody takes its output; the console is returned."""
         devices: list[tuple[str, VirtioDevice]] = [
             (f"virtio-blk {index}", VirtioBlock(disk=disk, serial=f"disco-{index}"))
             for index, disk in enumerate(disks)
         ]
         if entropy_seed is not None:
             devices.append(("virtio-rng", VirtioRng(seed=entropy_seed)))
+        console = None if console_sink is None else VirtioConsole(sink=console_sink)
+        if console is not None:
+            devices.append(("virtio-console", console))
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
             transport = VirtioMmio(
                 name=name,
@@ -69,6 +80,7 @@ class Board:
                 wiring=self.bus.open(slot.region.base),
             )
             self.bus.attach(slot.region.base, transport)
+        return console
 
     def reset(self) -> None:
         """Power-on state of all devices."""

@@ -148,6 +148,7 @@ class Monitor:
         vcpus: int = 1,
         disks: Sequence[Path | Disk] = (),
         entropy: bool = False,
+        virtio_console: bool = False,
         restart_on_reset: bool = False,
     ) -> VirtualMachine:
         """Makes a VM, ready to `boot`.
@@ -159,6 +160,7 @@ class Monitor:
             vcpus: virtual CPUs, at most as many as the machine has CPUs.
             disks: paths of raw images to open writable, or open disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
+            virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
 
         Raises:
@@ -170,7 +172,7 @@ class Monitor:
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
-            virtio_count=len(disks) + entropy,
+            virtio_count=len(disks) + entropy + virtio_console,
             clock_hz=self.machine.clock_hz,
         )
         if vcpus > self.machine.cpus:
@@ -189,6 +191,7 @@ class Monitor:
                 has_command=command is not None,
                 disks=[_open(disk, opened) for disk in disks],
                 entropy=entropy,
+                virtio_console=virtio_console,
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),

@@ -68,6 +68,7 @@ class VmConfig:
         has_command: whether it runs a command, so that only that has an exit status.
         disks: what its block devices hold.
         entropy: whether it has an entropy device.
+        virtio_console: whether it has a virtio console beside the console port.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
         seed: of all that is random in this VM.
         resources: closed when the VM ends.
@@ -79,6 +80,7 @@ class VmConfig:
     has_command: bool
     disks: Sequence[Disk]
     entropy: bool
+    virtio_console: bool
     restart_on_reset: bool
     seed: int
     resources: ExitStack
@@ -92,6 +94,7 @@ class VirtualMachine:
         number: the engine's number, from 0 in the order of creation.
         cpus: the CPU of each vCPU.
         console: what the guest has printed.
+        hvc: what it has printed on its virtio console, if it has one.
         status: where the VM is in its life.
         error: why it was stopped, or None.
     """
@@ -112,6 +115,7 @@ class VirtualMachine:
         self.number = number
         self.cpus = cpus
         self.console = Console()
+        self.hvc = Console()
         self.status = Status.CREATED
         self.error: DiscoError | None = None
         self._software: Software | None = software
@@ -120,8 +124,10 @@ class VirtualMachine:
         self._final: Final | None = None
         self.board = Board(engine=engine, vm=number, platform=config.platform, memory=memory)
         self._uart: Uart = self.board.add_console(self.console.write)
-        self.board.add_virtio(
-            disks=config.disks, entropy_seed=config.seed if config.entropy else None
+        self._virtio_console = self.board.add_virtio(
+            disks=config.disks,
+            entropy_seed=config.seed if config.entropy else None,
+            console_sink=self.hvc.write if config.virtio_console else None,
         )
 
     def __repr__(self) -> str:
@@ -234,3 +240,16 @@ class VirtualMachine:
         """Types into the console; what the guest has no room for waits."""
         if self.status in LIVING:
             self._uart.feed(text.encode() if isinstance(text, str) else text)
+
+    def type_hvc(self, text: str | bytes) -> None:
+        """Types into the virtio console.
+
+        Raises:
+            ConfigError: the VM has none.
+        """
+        if self._virtio_console is None:
+            raise ConfigError(
+                f"VM '{self.name}': no virtio console; `virtio_console=True` gives it one"
+            )
+        if self.status in LIVING:
+            self._virtio_console.feed(text.encode() if isinstance(text, str) else text)
