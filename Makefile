@@ -15,7 +15,7 @@ BUILT := $(VENV)/.built
 ENGINE_SOURCES := $(shell find engine -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help setup demo test test-fast lint format bench fuzz clean
 
 help:
 	@echo 'make setup       build everything into $(VENV); then $(BIN)/disco works'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test        the whole test suite; make test-fast leaves out what boots Debian'
 	@echo 'make lint        formatting, lints and types of Rust and Python; make format mends formatting'
 	@echo 'make bench       how fast guests run'
+	@echo 'make fuzz        translator against interpreter and interpreter against Unicorn, for SECONDS=3600 each'
 	@echo 'make clean       remove what was built'
 
 setup: $(BUILT)
@@ -53,6 +54,11 @@ format:
 
 bench: $(BUILT)
 	@$(BIN)/python bench/run.py
+
+SECONDS ?= 3600
+fuzz: $(BUILT)
+	DIFFERENTIAL_SECONDS=$(SECONDS) cargo test --release $(MANIFEST) -p disco-translate --test differential -- --nocapture
+	DISCO_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/isa/test_random_streams.py
 
 clean:
 	rm -rf $(VENV) engine/target disco/_engine*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
