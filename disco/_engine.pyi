@@ -192,8 +192,12 @@ class Engine:
     def next_event(self) -> int | None:
         """When a vCPU will be ready: now if one can run, its timer if all wait, None if none ever will."""
     def counters(self, vm: int, vcpu: int) -> dict[str, int]:
-        """Everything counted for a vCPU, by name."""
-    def cpu_counters(self, cpu: int) -> dict[str, int]: ...
+        """Everything counted for a vCPU, by name.
+
+        The `cycles_monitor_*`, by cause, together are `cycles_monitor`.
+        """
+    def cpu_counters(self, cpu: int) -> dict[str, int]:
+        """Instructions of a CPU, its clock as "now", and the parts of it, named as a vCPU's."""
 
     # -- looking ----------------------------------------------------------------------------
     def follow(self, vm: int, kind: str) -> None:

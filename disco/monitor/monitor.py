@@ -381,6 +381,21 @@ class Monitor:
         """A row a machine page: owner, node, mappers. The engine's memory; read it between runs."""
         return memmap_of(self._engine)
 
+    def cpu_counters(self, cpu: int) -> dict[str, int]:
+        """A CPU's instructions, its clock as `now`, and where its time went.
+
+        `cycles_user`, `cycles_kernel`, `cycles_monitor` and `cycles_idle` together are `now`; the
+        `cycles_monitor_*` together are `cycles_monitor`.
+
+        Raises:
+            ConfigError: the machine has no such CPU.
+        """
+        if not 0 <= cpu < self.machine.cpus:
+            raise ConfigError(
+                f"CPU {cpu} asked; 0 to {self.machine.cpus - 1} are possible on this machine"
+            )
+        return self._engine.cpu_counters(cpu)
+
     def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
         """Machine pages now: "free", "guest" and "monitor", each by node."""
         return pages_by_owner(self._engine, self.machine.nodes)

@@ -2,6 +2,7 @@
 
     digest    of the whole run
     machine   its description
+    cpus      per CPU: where its time went; the parts are all of it
     vms       per VM: end, instructions, cycles, traps, TLB misses, page faults, memory, console
     memory    what the VMs together have, what the machine spends on it, pages by node and owner
     time      simulated and host time, and the share of the latter that was spent in Python
@@ -12,7 +13,7 @@ shows up by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ Report = dict[str, Any]
 
 #: Groups of counters, by prefix, as the report names them.
 _GROUPS = {
+    "monitor_cycles": "cycles_monitor_",
     "cycles": "cycles_",
     "traps": "traps_",
     "tlb": "tlb_",
@@ -51,6 +53,7 @@ def report(monitor: Monitor) -> Report:
             "clock_hz": monitor.machine.clock_hz,
             "seed": monitor.machine.seed,
         },
+        "cpus": [_cpu(monitor, cpu) for cpu in range(monitor.machine.cpus)],
         "vms": vms,
         "memory": {
             "virtual_bytes": sum(vm["memory"]["virtual_bytes"] for vm in vms),
@@ -83,14 +86,7 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
         "error": str(vm.error) if vm.error else None,
         "exit_status": vm.exit_status,
         "instructions": counters["instructions"],
-        **{
-            group: {
-                name.removeprefix(prefix): count
-                for name, count in counters.items()
-                if name.startswith(prefix)
-            }
-            for group, prefix in _GROUPS.items()
-        },
+        **_grouped(counters),
         "interrupts": counters["interrupts"],
         "memory": {
             "physical_bytes": vm.config.platform.memory_bytes,
@@ -101,6 +97,29 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
         },
         "console": vm.console.text,
     }
+
+
+def _cpu(monitor: Monitor, cpu: int) -> dict[str, Any]:
+    counters = monitor.cpu_counters(cpu)
+    groups = _grouped(counters)
+    return {
+        "cpu": cpu,
+        "node": monitor.machine.node_of_cpu[cpu],
+        "instructions": counters["instructions"],
+        "cycles": groups["cycles"],
+        "monitor_cycles": groups["monitor_cycles"],
+    }
+
+
+def _grouped(counters: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Counters by group, without the prefix. Each is in the first group whose prefix it has."""
+    groups: dict[str, dict[str, int]] = {group: {} for group in _GROUPS}
+    for name, count in counters.items():
+        for group, prefix in _GROUPS.items():
+            if name.startswith(prefix):
+                groups[group][name.removeprefix(prefix)] = count
+                break
+    return groups
 
 
 def _monitor_pages(monitor: Monitor, node: int) -> int:
@@ -142,6 +161,21 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("cycles: guest kernel", ("cycles", "kernel"), _millions),
             _Row("cycles: Disco", ("cycles", "monitor"), _millions),
             _Row("cycles: idle", ("cycles", "idle"), _millions),
+        ),
+    ),
+    (
+        "Cycles in Disco by cause",
+        (
+            _Row("TLB misses of users", ("monitor_cycles", "tlb_miss"), _millions),
+            _Row("TLB misses of kernels", ("monitor_cycles", "kernel_tlb_miss"), _millions),
+            _Row("TLB writes", ("monitor_cycles", "tlb_write"), _millions),
+            _Row("other privileged", ("monitor_cycles", "privileged"), _millions),
+            _Row("exceptions forwarded", ("monitor_cycles", "forward"), _millions),
+            _Row("page faults", ("monitor_cycles", "page_fault"), _millions),
+            _Row("shootdowns", ("monitor_cycles", "shootdown"), _millions),
+            _Row("interrupts", ("monitor_cycles", "interrupt"), _millions),
+            _Row("device accesses", ("monitor_cycles", "device"), _millions),
+            _Row("vCPU switches", ("monitor_cycles", "switch"), _millions),
         ),
     ),
     (

@@ -59,6 +59,21 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
     assert 0 <= result["time"]["python_share"] <= 1
 
 
+def test_the_parts_of_simulated_time_add_up(disco, kernel):
+    result = json.loads(disco(*small(kernel, "--vms", "3", "--json")).stdout)
+    names = ("user", "kernel", "monitor", "idle")
+    clocks = [sum(cpu["cycles"][name] for name in names) for cpu in result["cpus"]]
+    assert len(clocks) == 2 and min(clocks) >= result["time"]["cycles"]
+    for part in (*result["cpus"], *result["vms"]):
+        assert set(part["cycles"]) >= set(names)
+        assert sum(part["monitor_cycles"].values()) == part["cycles"]["monitor"] > 0
+    for name in ("user", "kernel", "monitor"):
+        on_cpus, by_vms = (
+            sum(part["cycles"][name] for part in result[parts]) for parts in ("cpus", "vms")
+        )
+        assert on_cpus == by_vms
+
+
 def test_the_same_run_has_the_same_digest(disco, kernel):
     runs = [json.loads(disco(*small(kernel, "--vms", "3", "--json")).stdout) for _ in range(2)]
     assert runs[0]["digest"] == runs[1]["digest"]

@@ -23,6 +23,7 @@ from tiny_guests import (
 )
 
 from disco import (
+    ConfigError,
     GuestStopped,
     Machine,
     MemoryExhausted,
@@ -161,6 +162,21 @@ def test_the_same_run_has_the_same_digest_whatever_limits_cut_it(tmp_path):
         return monitor.digest()
 
     assert run() == run(0.001) == run(0.0005, 0.0015)
+
+
+def test_all_parts_of_a_cpus_time_are_its_clock(monitor, tmp_path):
+    booted(monitor, tmp_path, "vm", LATE_OK)
+    monitor.run(seconds=1)
+    for cpu in (0, 1):
+        counters = monitor.cpu_counters(cpu)
+        parts = [counters[f"cycles_{part}"] for part in ("user", "kernel", "monitor", "idle")]
+        assert sum(parts) == counters["now"]
+        assert sum(parts[:3]) == 0 if cpu else min(parts[1:3]) > 0
+
+
+def test_the_counters_of_a_cpu_that_is_not_there_are_refused(monitor):
+    with pytest.raises(ConfigError, match="CPU 2 asked; 0 to 1 are possible"):
+        monitor.cpu_counters(2)
 
 
 def test_a_miss_is_followed_through_its_steps(monitor, tmp_path):

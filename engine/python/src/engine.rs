@@ -214,6 +214,9 @@ impl Engine {
         let dict = PyDict::new(py);
         dict.set_item("instructions", instructions)?;
         dict.set_item("now", now.0)?;
+        for (name, cycles) in self.monitor.cpu_time(cpu).map_err(to_py)?.rows() {
+            dict.set_item(name, cycles)?;
+        }
         Ok(dict)
     }
 

@@ -1,15 +1,135 @@
 //! What is counted for each vCPU.
 
+/// What the monitor spends cycles on. All cycles of a trap go to what the trap turned out to be: a TLB miss
+/// that ends in the guest's own handler is wholly [`Cause::Forward`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// A TLB miss of a guest user that Disco answered.
+    TlbMiss,
+    /// A TLB miss of a guest kernel that Disco answered.
+    KernelTlbMiss,
+    /// An emulated TLBWR or TLBWI, with what it maps.
+    TlbWrite,
+    /// Another privileged instruction.
+    Privileged,
+    /// An exception given to the guest: system calls, and TLB misses that only its own handler can answer.
+    Forward,
+    /// A page fault, with zeroing and copying.
+    PageFault,
+    /// A page taken out of TLBs.
+    Shootdown,
+    /// An interrupt posted to the guest.
+    Interrupt,
+    /// A device register.
+    Device,
+    /// Another vCPU put on the CPU.
+    Switch,
+}
+
+impl Cause {
+    /// How many there are.
+    pub const COUNT: usize = 10;
+
+    /// Every cause with the name of its counter.
+    pub const NAMES: [(&'static str, Cause); Cause::COUNT] = [
+        ("cycles_monitor_tlb_miss", Cause::TlbMiss),
+        ("cycles_monitor_kernel_tlb_miss", Cause::KernelTlbMiss),
+        ("cycles_monitor_tlb_write", Cause::TlbWrite),
+        ("cycles_monitor_privileged", Cause::Privileged),
+        ("cycles_monitor_forward", Cause::Forward),
+        ("cycles_monitor_page_fault", Cause::PageFault),
+        ("cycles_monitor_shootdown", Cause::Shootdown),
+        ("cycles_monitor_interrupt", Cause::Interrupt),
+        ("cycles_monitor_device", Cause::Device),
+        ("cycles_monitor_switch", Cause::Switch),
+    ];
+}
+
+/// Cycles by [`Cause`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByCause([u64; Cause::COUNT]);
+
+impl ByCause {
+    /// Accounts for cycles.
+    pub fn add(&mut self, cause: Cause, cycles: u64) {
+        self.0[cause as usize] += cycles;
+    }
+
+    /// Cycles of one cause.
+    pub fn of(&self, cause: Cause) -> u64 {
+        self.0[cause as usize]
+    }
+
+    /// Cycles of all causes.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The names of the counters with their values.
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Cause::NAMES.iter().map(|(name, cause)| (*name, self.of(*cause)))
+    }
+}
+
+/// Where the time of a CPU has gone; all parts together are its clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuTime {
+    /// Cycles in guest user mode.
+    pub user: u64,
+    /// Cycles in guest kernels.
+    pub kernel: u64,
+    /// Cycles in the monitor, by cause.
+    pub monitor: ByCause,
+    /// Cycles without a vCPU that could run.
+    pub idle: u64,
+}
+
+impl CpuTime {
+    /// Accounts for what a vCPU has counted from `before` to `after`, which ran here. Its idle time is its own.
+    pub fn add_run(&mut self, before: &Counters, after: &Counters) {
+        self.user += after.cycles_user - before.cycles_user;
+        self.kernel += after.cycles_kernel - before.cycles_kernel;
+        for (_, cause) in Cause::NAMES {
+            self.monitor.add(cause, after.monitor.of(cause) - before.monitor.of(cause));
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.user + self.kernel + self.monitor.total() + self.idle
+    }
+
+    /// Every part with its name, as a vCPU's counters are named.
+    pub fn rows(&self) -> Vec<(&'static str, u64)> {
+        let mut rows = vec![
+            ("cycles_user", self.user),
+            ("cycles_kernel", self.kernel),
+            ("cycles_idle", self.idle),
+            ("cycles_monitor", self.monitor.total()),
+        ];
+        rows.extend(self.monitor.rows());
+        rows
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters of one vCPU; events unless the name says cycles.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Counters {
+            /// Cycles in the monitor on behalf of this vCPU, by cause.
+            pub monitor: ByCause,
+            $($(#[$doc])* pub $name: u64,)*
+        }
 
         impl Counters {
-            /// Every counter with its value, in the table's order.
+            /// Every counter with its value: the table's in its order, the monitor's cycles and their parts.
             pub fn rows(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)*]
+                let mut rows = vec![$((stringify!($name), self.$name),)*];
+                rows.push(("cycles_monitor", self.monitor.total()));
+                rows.extend(self.monitor.rows());
+                rows
             }
         }
     };
@@ -22,8 +142,6 @@ counters! {
     cycles_user,
     /// Cycles in the guest kernel.
     cycles_kernel,
-    /// Cycles in the monitor on behalf of this vCPU.
-    cycles_monitor,
     /// Cycles between WAIT and the interrupt that ended it.
     cycles_idle,
 

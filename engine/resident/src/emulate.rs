@@ -8,6 +8,7 @@ use machine::cp0::{register, status};
 use machine::{Asid, Exception, TlbEntry, Trap};
 use mips::Op;
 
+use crate::counters::Cause;
 use crate::event::StopCause;
 use crate::smp::Smp;
 use crate::trap::{Flow, Running};
@@ -67,6 +68,7 @@ impl Running<'_> {
         let value = (insn.op == Op::Rdhwr).then(|| self.vcpu.cp0.read_hardware(insn.rd, now)).flatten();
         let Some(value) = value else { return self.forward(Exception::ReservedInstruction, trap) };
         self.vcpu.counters.emulated_rdhwr += 1;
+        self.vcpu.trap.cause = Cause::Privileged;
         self.charge(self.costs.emulate);
         self.set_gpr(insn.rt, value);
         self.skip_to(trap.next_pc);

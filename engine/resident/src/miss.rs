@@ -19,6 +19,7 @@ use machine::{
 };
 use mips::Op;
 
+use crate::counters::Cause;
 use crate::event::{Event, StopCause};
 use crate::l2tlb::{L2Entry, Origin};
 use crate::pmap::{Backmap, PageState, PmapRow};
@@ -310,6 +311,7 @@ impl Running<'_> {
         } else {
             self.vcpu.counters.page_faults_absent += 1;
         }
+        self.vcpu.trap.cause = Cause::PageFault;
         self.charge(self.costs.page_fault);
         self.note("page fault", || vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]);
         self.vcpu.state = VcpuState::Faulted;
@@ -339,6 +341,7 @@ impl Running<'_> {
                 _ => self.forward(Exception::BusError { access: kind }, trap),
             };
         };
+        self.vcpu.trap.cause = Cause::Device;
         self.charge(self.costs.device_access);
         if let Some(answer) = self.platform_register(&access) {
             self.complete_access(&access, answer);

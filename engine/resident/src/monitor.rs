@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange, Ppn};
 
 use crate::Counters;
+use crate::counters::CpuTime;
 use crate::event::Event;
 use crate::follow::{Follower, MissKind};
 use crate::memmap::Memmap;
@@ -67,6 +68,7 @@ impl Monitor {
                 loaded: None,
                 slice_rounds_left: config.slice_rounds,
                 has_run: false,
+                time: CpuTime::default(),
                 events: Vec::new(),
             })
             .collect();
@@ -398,7 +400,7 @@ impl Monitor {
         if round_start > self.now {
             self.now = round_start;
             for slot in &mut self.cpus {
-                slot.hardware.cpu.now = slot.hardware.cpu.now.max(round_start);
+                slot.idle_until(round_start);
             }
         }
         true
@@ -425,12 +427,18 @@ impl Monitor {
         (next != Cycles::NEVER).then_some(next)
     }
 
-    /// What has been counted for a vCPU.
+    /// What has been counted for a vCPU up to now.
     ///
     /// # Errors
     /// [`MonitorError::NoVm`], [`MonitorError::NoVcpu`].
     pub fn counters(&mut self, vm: u32, vcpu: u32) -> Result<Counters> {
-        Ok(self.vcpu(vm, vcpu)?.counters.clone())
+        let now = self.now;
+        let vcpu = self.vcpu(vm, vcpu)?;
+        let mut counters = vcpu.counters.clone();
+        if let VcpuState::Waiting(since) = vcpu.state {
+            counters.cycles_idle += now.0.saturating_sub(since.0);
+        }
+        Ok(counters)
     }
 
     /// Instructions executed by a CPU and its time.
@@ -438,8 +446,20 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError::NoCpu`].
     pub fn cpu_progress(&self, cpu: u16) -> Result<(u64, Cycles)> {
-        let slot = self.cpus.get(usize::from(cpu)).ok_or(MonitorError::NoCpu { cpu, cpus: self.cpus.len() })?;
+        let slot = self.cpu(cpu)?;
         Ok((slot.hardware.cpu.instructions, slot.hardware.cpu.now))
+    }
+
+    /// Where the time of a CPU has gone.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoCpu`].
+    pub fn cpu_time(&self, cpu: u16) -> Result<CpuTime> {
+        Ok(self.cpu(cpu)?.time)
+    }
+
+    fn cpu(&self, cpu: u16) -> Result<&CpuSlot> {
+        self.cpus.get(usize::from(cpu)).ok_or(MonitorError::NoCpu { cpu, cpus: self.cpus.len() })
     }
 
     /// Records the next miss of that kind on any vCPU of the VM.

@@ -6,8 +6,10 @@
 
 use machine::cp0::{Mode, page_grain, status};
 use machine::{AccessKind, Cycles, Exception, Stop, Trap};
+use mips::Op;
 
 use crate::Costs;
+use crate::counters::Cause;
 use crate::event::{Event, StopCause};
 use crate::follow::{Step, Value};
 use crate::l2tlb::{Origin, SLOTS};
@@ -110,8 +112,28 @@ impl Running<'_> {
         stop
     }
 
-    /// Takes one trap.
+    /// Takes one trap, and accounts for it as what it turned out to be.
     fn handle(&mut self, trap: &Trap) -> Flow {
+        self.vcpu.trap.cause = self.cause_of(trap);
+        let flow = self.dispatch(trap);
+        self.vcpu.settle_trap();
+        flow
+    }
+
+    /// What a trap is at first sight.
+    fn cause_of(&self, trap: &Trap) -> Cause {
+        match trap.exception {
+            Exception::CoprocessorUnusable { unit: 0 } => match trap.insn.op {
+                Op::Tlbwr | Op::Tlbwi => Cause::TlbWrite,
+                _ => Cause::Privileged,
+            },
+            exception if exception.is_tlb() && self.vcpu.cp0.mode() == Mode::User => Cause::TlbMiss,
+            exception if exception.is_tlb() => Cause::KernelTlbMiss,
+            _ => Cause::Forward,
+        }
+    }
+
+    fn dispatch(&mut self, trap: &Trap) -> Flow {
         self.vcpu.counters.traps += 1;
         if let Some(follower) = &mut self.vcpu.follower {
             follower.trapped();
@@ -169,6 +191,7 @@ impl Running<'_> {
     /// Gives the guest an exception that is its own to handle.
     pub(crate) fn forward(&mut self, exception: Exception, trap: &Trap) -> Flow {
         let exception = self.as_guest_sees(exception);
+        self.vcpu.trap.cause = Cause::Forward;
         self.charge(self.costs.forward);
         self.enter(exception, trap.pc, trap.in_delay_slot);
         let vector = self.hardware.cpu.regs.pc;
@@ -209,7 +232,8 @@ impl Running<'_> {
         }
         if self.vcpu.cp0.interrupt_ready() {
             self.vcpu.counters.interrupts += 1;
-            self.charge(self.costs.interrupt);
+            self.hardware.cpu.now.0 += self.costs.interrupt;
+            self.vcpu.charge(Cause::Interrupt, self.costs.interrupt);
             let pc = self.hardware.cpu.regs.pc;
             self.enter(Exception::Interrupt, pc, false);
         }
@@ -283,10 +307,13 @@ impl Running<'_> {
         Flow::Leave
     }
 
-    /// Charges an action of the monitor.
+    /// Charges an action of the monitor to the trap being handled.
     pub(crate) fn charge(&mut self, cycles: u64) {
         self.hardware.cpu.now.0 += cycles;
-        self.vcpu.charge(cycles);
+        self.vcpu.trap.cycles += cycles;
+        if let Some(follower) = &mut self.vcpu.follower {
+            follower.charge(cycles);
+        }
     }
 
     /// Adds a step for the follower, if there is one that records.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use machine::cp0::page_grain;
 use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, Registers, Tlb};
 
-use crate::Counters;
+use crate::counters::{Cause, Counters};
 use crate::event::StopCause;
 use crate::follow::Follower;
 use crate::l2tlb::{L2Tlb, Origin, SLOTS};
@@ -41,6 +41,21 @@ pub struct PendingAccess {
     pub answer: Option<u64>,
 }
 
+/// What a trap has cost, and what it has turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub struct TrapCost {
+    /// What it is, as far as is known.
+    pub cause: Cause,
+    /// Cycles charged for it.
+    pub cycles: u64,
+}
+
+impl Default for TrapCost {
+    fn default() -> TrapCost {
+        TrapCost { cause: Cause::Forward, cycles: 0 }
+    }
+}
+
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
@@ -60,6 +75,8 @@ pub struct Vcpu {
     pub counters: Counters,
     /// Set while somebody wants to follow a miss.
     pub follower: Option<Box<Follower>>,
+    /// What the trap being handled has cost so far.
+    pub trap: TrapCost,
     /// Forwarded exceptions in a row that came from the vector's own first instruction.
     pub vector_faults: u32,
 }
@@ -76,6 +93,7 @@ impl Vcpu {
             lines: 0,
             counters: Counters::default(),
             follower: None,
+            trap: TrapCost::default(),
             vector_faults: 0,
         }
     }
@@ -92,11 +110,18 @@ impl Vcpu {
     }
 
     /// Accounts for cycles that the monitor spends on its behalf.
-    pub fn charge(&mut self, cycles: u64) {
-        self.counters.cycles_monitor += cycles;
+    pub fn charge(&mut self, cause: Cause, cycles: u64) {
+        self.counters.monitor.add(cause, cycles);
         if let Some(follower) = &mut self.follower {
             follower.charge(cycles);
         }
+    }
+
+    /// Accounts for the trap that has been handled.
+    pub fn settle_trap(&mut self) {
+        let TrapCost { cause, cycles } = self.trap;
+        self.counters.monitor.add(cause, cycles);
+        self.trap.cycles = 0;
     }
 
     /// Drives one external line into the virtual Cause.

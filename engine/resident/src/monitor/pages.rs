@@ -6,6 +6,7 @@ use machine::{Mpn, NodeId, PAGE_BYTES, PhysAddr, Ppn};
 
 use super::rounds::vcpu_of;
 use super::{Monitor, MonitorError, Result};
+use crate::counters::Cause;
 use crate::pmap::{Backmap, PageState};
 use crate::vcpu::VcpuState;
 
@@ -82,9 +83,9 @@ impl Monitor {
             }
         }
         state.pmap.clear_backmaps(page);
-        let costs = self.config.costs.shootdown;
-        for slot in self.cpus.iter_mut().filter(|slot| slot.loaded.is_some_and(|id| id.vm == vm)) {
-            slot.hardware.cpu.now.0 += costs;
+        for slot in &mut self.cpus {
+            let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
+            slot.charge(vcpu_of(&mut self.vms, id), Cause::Shootdown, self.config.costs.shootdown);
             slot.shoot_down(Mpn(row.mpn));
         }
         Ok(())
@@ -206,8 +207,7 @@ impl Monitor {
             let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
             let vcpu = vcpu_of(&mut self.vms, id);
             if vcpu.state == VcpuState::Faulted {
-                slot.hardware.cpu.now.0 += cycles;
-                vcpu.charge(cycles);
+                slot.charge(vcpu, Cause::PageFault, cycles);
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use machine::{Cycles, Mpn};
 
 use crate::Costs;
+use crate::counters::{Cause, CpuTime};
 use crate::event::Event;
 use crate::trap::Running;
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
@@ -33,6 +34,8 @@ pub(super) struct CpuSlot {
     pub(super) slice_rounds_left: u32,
     /// A vCPU has run in this round.
     pub(super) has_run: bool,
+    /// Where its time has gone.
+    pub(super) time: CpuTime,
     pub(super) events: Vec<Event>,
 }
 
@@ -83,8 +86,10 @@ impl CpuSlot {
                 return;
             }
             self.has_run = true;
+            let before = vm.vcpus[id.vcpu as usize].counters.clone();
             self.load(id, &mut vm, vms, costs);
             running(&mut self.hardware, &mut vm, id.vcpu, costs, &mut self.events).run(until);
+            self.time.add_run(&before, &vm.vcpus[id.vcpu as usize].counters);
             if vm.smp.is_some() {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
                 self.hardware.cpu.regs.ll_bit = false;
@@ -119,7 +124,21 @@ impl CpuSlot {
             .map(|id| lock(vms, id.vm).vcpus[id.vcpu as usize].wake_time())
             .min()
             .unwrap_or(Cycles::NEVER);
-        self.hardware.cpu.now = wake.clamp(self.hardware.cpu.now, round_end);
+        self.idle_until(wake.min(round_end));
+    }
+
+    /// Lets time go by without a vCPU.
+    pub(super) fn idle_until(&mut self, time: Cycles) {
+        let now = &mut self.hardware.cpu.now;
+        self.time.idle += time.0.saturating_sub(now.0);
+        *now = time.max(*now);
+    }
+
+    /// Charges work of the monitor on behalf of a vCPU that is on this CPU, outside of a round.
+    pub(super) fn charge(&mut self, vcpu: &mut Vcpu, cause: Cause, cycles: u64) {
+        self.hardware.cpu.now.0 += cycles;
+        self.time.monitor.add(cause, cycles);
+        vcpu.charge(cause, cycles);
     }
 
     /// Puts a vCPU on the CPU. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
@@ -148,7 +167,7 @@ impl CpuSlot {
         self.hardware.cpu.tlb_flush();
         self.hardware.cpu.now.0 += costs.vcpu_switch;
         vcpu.counters.vcpu_switches += 1;
-        vcpu.charge(costs.vcpu_switch);
+        vcpu.charge(Cause::Switch, costs.vcpu_switch);
         running(&mut self.hardware, vm, id.vcpu, costs, &mut self.events).sync_hardware();
     }
 
