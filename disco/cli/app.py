@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from disco.cli import status
-from disco.errors import DiscoError
+from disco.errors import ConfigError, DiscoError
 
 app = typer.Typer(
     name="disco",
@@ -68,8 +68,18 @@ def main() -> None:
 @app.command()
 def run(
     context: typer.Context,
-    image: ImageName = "default",
-    vms: Annotated[int, typer.Option(help="How many VMs.", min=1, max=256)] = 1,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="VMs to boot, a word each: [NAME=]IMAGE[,vcpus=N][,memory=MIB]; see 'disco image"
+            " list'.  [default: default]",
+            metavar="IMAGE",
+            show_default=False,
+        ),
+    ] = None,
+    vms: Annotated[
+        int, typer.Option(help="How many VMs, of each IMAGE as many.", min=1, max=256)
+    ] = 1,
     memory: Annotated[int, typer.Option(help="Memory of a VM in MiB.", metavar="MIB")] = 128,
     vcpus: Annotated[int, typer.Option(help="Virtual CPUs of a VM, 1 to 16.")] = 1,
     attach: Annotated[
@@ -134,6 +144,8 @@ def run(
     """
     Boot VMs, and run a command in each.
 
+    Each IMAGE is a VM; 32-bit and 64-bit ones, with one vCPU or several, run side by side.
+
     Words behind '--' are the command; the exit status is the command's. Without one, a VM boots to a
     shell, and a single VM is attached to the terminal; the exit status is the shell's.
 
@@ -141,15 +153,22 @@ def run(
     Examples:
       disco run -- cat /proc/cpuinfo
       disco run --vms 4 --report -- sh -c 'cat /bin/busybox | sha256sum'
+      disco run web=default,vcpus=2 old=debian-mipsel,memory=96 -- uname -a
       disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
     """
     from disco.cli import run as command
+    from disco.cli import vms as wishes
 
+    if kernel is None:
+        wanted = wishes.parse(images or ["default"], count=vms, vcpus=vcpus, memory_mib=memory)
+    elif not images:
+        wanted = wishes.without_image(count=vms, vcpus=vcpus, memory_mib=memory)
+    else:
+        raise ConfigError(
+            f"--kernel: boots {kernel} instead of an image; {' '.join(images)} asked, too"
+        )
     options = command.Options(
-        image=image,
-        vms=vms,
-        memory_mib=memory,
-        vcpus=vcpus,
+        vms=wanted,
         attach=attach,
         report=report,
         as_json=as_json,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disco.cli import status
 from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
+from disco.cli.vms import VmWish
 from disco.errors import ConfigError
 from disco.guests import images
 from disco.guests.images import Image
@@ -27,10 +28,7 @@ _PROMPT = ":~# "
 class Options:
     """The command line of `disco run`; see its help."""
 
-    image: str
-    vms: int
-    memory_mib: int
-    vcpus: int
+    vms: tuple[VmWish, ...]
     attach: bool
     report: bool
     as_json: bool
@@ -54,23 +52,24 @@ class Options:
     @property
     def is_attached(self) -> bool:
         """Whether standard input and output are the console of the only VM, as for a shell."""
-        is_shell = self.vms == 1 and not self.command and not self.kernel and not self.as_json
+        is_shell = len(self.vms) == 1 and not self.command and not self.kernel and not self.as_json
         return self.attach or is_shell
 
 
 def run(options: Options) -> int:
     """Does it; the exit status."""
-    if options.attach and (options.vms > 1 or options.as_json):
+    if options.attach and (len(options.vms) > 1 or options.as_json):
         raise ConfigError(
             "--attach: a terminal can be the console of one VM, and not print JSON too"
         )
-    image = None
-    if options.kernel is None:
-        image = images.build(options.image, offline=options.offline, progress=say)
+    made = {
+        name: images.build(name, offline=options.offline, progress=say)
+        for name in dict.fromkeys(wish.image for wish in options.vms if wish.image is not None)
+    }
     with Monitor(_machine(options), overcommit=options.overcommit, warn=say) as monitor:
         try:
-            for index in range(options.vms):
-                _create(monitor, options, image, index).boot()
+            for wish in options.vms:
+                _create(monitor, options, wish, made).boot()
             outcome = _run(monitor, options)
         except KeyboardInterrupt:
             outcome = None
@@ -83,7 +82,9 @@ def _machine(options: Options) -> Machine:
         nodes=options.nodes,
         cpus=_cpus(options),
         memory_mib_per_node=options.node_memory_mib
-        or node_memory_mib(options.nodes, options.vms, options.memory_mib),
+        or node_memory_mib(
+            options.nodes, len(options.vms), max(wish.memory_mib for wish in options.vms)
+        ),
         seed=options.seed,
         engine=options.engine or DEFAULT_ENGINE,
     )
@@ -96,13 +97,13 @@ def _cpus(options: Options) -> int:
     """What the user says, or one a node; vCPUs that wait for each other also get one each, if possible."""
     if options.cpus is not None:
         return options.cpus
-    if options.vcpus == 1:
+    if all(wish.vcpus == 1 for wish in options.vms):
         return options.nodes
-    return max(options.nodes, min(options.vms * options.vcpus, CPUS_MAX))
+    return max(options.nodes, min(sum(wish.vcpus for wish in options.vms), CPUS_MAX))
 
 
 def node_memory_mib(nodes: int, vms: int, memory_mib: int) -> int:
-    """Memory of a node such that all VMs fit, and one on a node if there are nodes enough.
+    """Memory of a node such that all VMs of `memory_mib` fit, and one on a node if there are nodes enough.
 
     Disco's tables take a 64th of a VM's memory at most, and up to 3 MiB besides.
     """
@@ -124,16 +125,18 @@ def exit_status(vms: list[VirtualMachine], outcome: Outcome | None) -> int:
     return 0
 
 
-def _create(monitor: Monitor, options: Options, image: Image | None, index: int) -> VirtualMachine:
+def _create(
+    monitor: Monitor, options: Options, wish: VmWish, made: Mapping[str, Image]
+) -> VirtualMachine:
     return monitor.create_vm(
-        f"vm{index + 1}",
-        image=image,
+        wish.name,
+        image=made[wish.image] if wish.image is not None else None,
         kernel=options.kernel,
         initrd=options.initrd,
         append=options.append,
         command=options.command or None,
-        memory_mib=options.memory_mib,
-        vcpus=options.vcpus,
+        memory_mib=wish.memory_mib,
+        vcpus=wish.vcpus,
         disks=[_disk(text) for text in options.disks],
         entropy=options.entropy,
     )

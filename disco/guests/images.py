@@ -14,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +198,14 @@ class _Packages:
 
     def pin(self, chosen: Recipe, pinned: Sequence[Package]) -> tuple[Package, Package]:
         """Kernel and userland among the packages of an earlier build."""
-        kernels = [one for one in pinned if one.name.startswith("linux-image-")]
-        userlands = [one for one in pinned if one.name == chosen.userland]
+        usable = [one for one in pinned if one.architecture == chosen.architecture]
+        kernels = [one for one in usable if one.name.startswith("linux-image-")]
+        userlands = [one for one in usable if one.name == chosen.userland]
         if len(kernels) != 1 or len(userlands) != 1:
-            names = ", ".join(one.name for one in pinned)
+            names = ", ".join(str(one) for one in pinned)
             raise ImageError(
-                f"image {chosen.name}: pinned to {names};"
-                f" one linux-image-* and one {chosen.userland} are possible"
+                f"image {chosen.name}: pinned to {names}; one linux-image-* and one"
+                f" {chosen.userland} for {chosen.architecture} are possible"
             )
         return kernels[0], userlands[0]
 
@@ -292,8 +293,9 @@ def _key(chosen: Recipe, packages: Sequence[Package]) -> str:
 
 
 def _recipe_key(chosen: Recipe) -> str:
-    """Hash of what an image is made from beside packages."""
-    text = f"{_FORMAT}\n{chosen!r}\n".encode() + recipe.init_script()
+    """Hash of what an image is made from beside packages; what it is called is no part of it."""
+    unnamed = replace(chosen, name="", aliases=(), description="")
+    text = f"{_FORMAT}\n{unnamed!r}\n".encode() + recipe.init_script()
     return hashlib.sha256(text).hexdigest()
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first program of the image `debian-busybox`: sets the scene, runs one command or a shell, and
+# The first program of every image made of Debian: sets the scene, runs one command or a shell, and
 # powers off. Words on the kernel command line that it takes:
 #   disco.nonce=WORD       print the exit status of command or shell as "disco[WORD]: exit status N"
 #   disco.modules=A,B,...  load these instead of what the devices ask for; "none" loads nothing

@@ -19,10 +19,15 @@ from pathlib import Path
 
 from disco.errors import ImageError
 from disco.guests import devicetree
-from disco.guests.platform import PAGE_SIZE, RAM_LOW_SIZE_MAX, Platform, Region
+from disco.guests.platform import (
+    PAGE_SIZE,
+    RAM_HIGH_BASE,
+    RAM_LOW_SIZE_MAX,
+    Platform,
+    Region,
+)
 
 _ELF_MAGIC = b"\x7fELF"
-_CLASS_NAMES = {1: "32-bit", 2: "64-bit"}
 _LITTLE_ENDIAN = 1
 _TYPE_EXECUTABLE = 2
 _MACHINE_MIPS = 8
@@ -34,6 +39,7 @@ _IDENT_SIZE = 16
 class _Form:
     """How the two ELF classes lay out the same fields."""
 
+    bits: int
     header: struct.Struct
     segment: struct.Struct
     segment_fields: tuple[str, ...]
@@ -41,11 +47,13 @@ class _Form:
 
 _FORMS = {
     1: _Form(
+        bits=32,
         header=struct.Struct("<16xHHIIIIIHHHHHH"),
         segment=struct.Struct("<IIIIIIII"),
         segment_fields=("type", "offset", "vaddr", "paddr", "file_size", "size", "flags", "align"),
     ),
     2: _Form(
+        bits=64,
         header=struct.Struct("<16xHHIQQQIHHHHHH"),
         segment=struct.Struct("<IIQQQQQQ"),
         segment_fields=("type", "flags", "offset", "vaddr", "paddr", "file_size", "size", "align"),
@@ -57,6 +65,9 @@ _KSEG2 = 0xFFFF_FFFF_C000_0000
 _XKPHYS = 0x8000_0000_0000_0000
 _XKPHYS_END = 0xC000_0000_0000_0000
 _XKPHYS_OFFSET_MASK = (1 << 59) - 1
+
+#: 32 physical address bits: Linux has more in a 32-bit kernel only with XPA, a Release 5 option.
+_RAM_END_32_BIT = 1 << 32
 
 #: A kernel that is loaded this high unpacks itself to memory below, and needs what lies around it.
 _SELF_UNPACKING_BASE = 0x0100_0000
@@ -85,11 +96,13 @@ class LoadedKernel:
 
     Attributes:
         name: the file it came from.
+        bits: 32 or 64, the width of its addresses. Either runs on the same CPU.
         entry: virtual address of the first instruction, sign-extended to 64 bits.
         segments: by physical address; they don't overlap.
     """
 
     name: str
+    bits: int
     entry: int
     segments: tuple[Segment, ...]
 
@@ -157,18 +170,25 @@ def parse(image: bytes, *, name: str, memory_bytes: int) -> LoadedKernel:
     entry = _sign_extended(entry)
     _check_segments(segments, name, memory_bytes)
     _check_entry(entry, segments, name)
-    return LoadedKernel(name=name, entry=entry, segments=tuple(segments))
+    return LoadedKernel(name=name, bits=form.bits, entry=entry, segments=tuple(segments))
 
 
 def place(kernel: LoadedKernel, *, initrd_size: int, platform: Platform) -> Layout:
     """Finds room for the device tree and an initrd of `initrd_size` bytes (0: none).
 
     The device tree comes first, because it must be within reach of KSEG0. An initrd that does not
-    fit behind it in low RAM goes to the start of high RAM.
+    fit behind it in low RAM goes to the start of high RAM, unless the kernel has 32 bits: that one
+    reads the initrd through KSEG0, too.
 
     Raises:
-        ImageError: they don't fit; the message says how much memory would do.
+        ImageError: they don't fit, and how much memory would do; or the kernel cannot reach all RAM.
     """
+    if kernel.bits == 32 and platform.ram[-1].end > _RAM_END_32_BIT:
+        most_mib = (_RAM_END_32_BIT - RAM_HIGH_BASE + RAM_LOW_SIZE_MAX) >> 20
+        raise ImageError(
+            f"kernel {kernel.name}: {_mib(platform.memory_bytes)} MiB of RAM asked;"
+            f" a 32-bit kernel reaches {most_mib} MiB"
+        )
     start = _page_up(_free_from(kernel))
     tree = Region(start, devicetree.SIZE_MAX)
     low, *high = platform.ram
@@ -176,7 +196,8 @@ def place(kernel: LoadedKernel, *, initrd_size: int, platform: Platform) -> Layo
         raise _too_small(kernel, initrd_size, platform, tree.end)
     if not initrd_size:
         return Layout(device_tree=tree, initrd=None)
-    for room in (Region(tree.end, low.end - tree.end), *high):
+    behind_tree = Region(tree.end, low.end - tree.end)
+    for room in (behind_tree,) if kernel.bits == 32 else (behind_tree, *high):
         if room.size >= _page_up(initrd_size):
             return Layout(device_tree=tree, initrd=Region(room.base, initrd_size))
     raise _too_small(kernel, initrd_size, platform, tree.end)
@@ -203,12 +224,13 @@ def _check_ident(image: bytes, name: str) -> _Form:
         )
     if image[4] not in _FORMS:
         raise ImageError(f"kernel {name}: ELF class {image[4]}; 1 (32-bit) and 2 (64-bit) exist")
+    form = _FORMS[image[4]]
     if image[5] != _LITTLE_ENDIAN:
         raise ImageError(
-            f"kernel {name}: {_CLASS_NAMES[image[4]]}, but not little-endian (ELF data"
+            f"kernel {name}: {form.bits}-bit, but not little-endian (ELF data"
             f" encoding {image[5]}); kernels for mipsel and mips64el are possible"
         )
-    return _FORMS[image[4]]
+    return form
 
 
 def _unpack(
@@ -276,15 +298,20 @@ def _free_from(kernel: LoadedKernel) -> int:
 def _too_small(
     kernel: LoadedKernel, initrd_size: int, platform: Platform, tree_end: int
 ) -> ImageError:
-    needed = tree_end + _page_up(initrd_size)
-    if needed > RAM_LOW_SIZE_MAX:
-        needed = RAM_LOW_SIZE_MAX + _page_up(initrd_size)
     parts = f"kernel {kernel.name}, device tree and an initrd of {initrd_size} bytes"
     if tree_end > RAM_LOW_SIZE_MAX:
         return ImageError(
             f"{parts}: the kernel ends at {kernel.end:#x}; at most"
             f" {RAM_LOW_SIZE_MAX - devicetree.SIZE_MAX:#x} is possible"
         )
+    needed = tree_end + _page_up(initrd_size)
+    if needed > RAM_LOW_SIZE_MAX and kernel.bits == 32:
+        return ImageError(
+            f"{parts}: do not fit into {_mib(RAM_LOW_SIZE_MAX)} MiB of low RAM; an initrd of"
+            f" {RAM_LOW_SIZE_MAX - tree_end} bytes is possible"
+        )
+    if needed > RAM_LOW_SIZE_MAX:
+        needed = RAM_LOW_SIZE_MAX + _page_up(initrd_size)
     return ImageError(
         f"{parts}: do not fit into {_mib(platform.memory_bytes)} MiB;"
         f" {-(-needed >> 20)} MiB would do"

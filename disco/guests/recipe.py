@@ -1,8 +1,9 @@
 """Recipes: which Debian packages an image is made of, and which of their files go where.
 
-The kernel is Debian's file as it is. The userland is Debian's busybox, linked under each of the
-names it answers to, and our own /init. Of the kernel's modules only those for a VM's devices are
-taken, with whatever they need, and the tables by which modprobe (and the kernel itself, through
+One recipe for each of Debian's little-endian MIPS architectures; their images are put together
+alike. The kernel is Debian's file as it is. The userland is Debian's busybox, linked under each of
+the names it answers to, and our own /init. Of the kernel's modules only those for a VM's devices
+are taken, with whatever they need, and the tables by which modprobe (and the kernel itself, through
 /sbin/modprobe) finds them.
 
 Source: modinfo sections of the modules; modules.dep(5); Linux, Documentation/filesystems/
@@ -48,28 +49,48 @@ class Recipe:
     command_line: str
 
 
-DEBIAN_BUSYBOX = Recipe(
-    name="debian-busybox",
-    aliases=("default",),
+def _debian_12(
+    name: str, *aliases: str, description: str, architecture: str, flavour: str
+) -> Recipe:
+    """Debian 12 with a busybox userland, for one of its little-endian MIPS architectures."""
+    return Recipe(
+        name=name,
+        aliases=aliases,
+        description=description,
+        architecture=architecture,
+        release="bookworm",
+        kernel=f"linux-image-{flavour}",
+        userland="busybox-static",
+        modules=(
+            "virtio_mmio",
+            "virtio_blk",
+            "virtio_console",
+            "virtio-rng",
+            "ext4",
+            # ext4 asks for it by its algorithm, when it mounts a filesystem with checksums.
+            "crc32c_generic",
+        ),
+        # Without `nokaslr` addresses would differ by boot; `panic=-1` ends a VM that has panicked.
+        command_line="earlycon console=ttyS0,115200 nokaslr panic=-1 rdinit=/init",
+    )
+
+
+DEBIAN_BUSYBOX = _debian_12(
+    "debian-busybox",
+    "default",
+    "debian-mips64el",
     description="Debian 12 kernel for MIPS64R2 with a busybox userland in memory",
     architecture="mips64el",
-    release="bookworm",
-    kernel="linux-image-mips64r2el",
-    userland="busybox-static",
-    modules=(
-        "virtio_mmio",
-        "virtio_blk",
-        "virtio_console",
-        "virtio-rng",
-        "ext4",
-        # ext4 asks for it by its algorithm, when it mounts a filesystem with checksums.
-        "crc32c_generic",
-    ),
-    # Without `nokaslr` addresses would differ by boot; `panic=-1` ends a VM that has panicked.
-    command_line="earlycon console=ttyS0,115200 nokaslr panic=-1 rdinit=/init",
+    flavour="mips64r2el",
+)
+DEBIAN_MIPSEL = _debian_12(
+    "debian-mipsel",
+    description="the same in 32 bits: kernel for MIPS32R2 and userland for mipsel",
+    architecture="mipsel",
+    flavour="mips32r2el",
 )
 
-RECIPES = (DEBIAN_BUSYBOX,)
+RECIPES = (DEBIAN_BUSYBOX, DEBIAN_MIPSEL)
 
 
 def init_script() -> bytes:

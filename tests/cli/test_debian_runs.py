@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import random
@@ -27,6 +28,30 @@ def test_two_vcpus_come_up_in_debian(disco):
     assert "vm1 | 2" in done.stdout.splitlines()
 
 
+def test_a_32_bit_kernel_runs_beside_a_64_bit_one(disco):
+    """In one run: each its own kernel and userland, one of them on several vCPUs."""
+    script = "uname -m; nproc; head -c 5 /bin/busybox | tail -c 1 | od -An -tu1"
+    done = disco("run", "wide=default", "old=debian-mipsel,vcpus=2", "--", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    # Of an ELF file, the fifth byte is its class.
+    for line in ("wide | mips64", "wide | 1", "wide | 2", "old | mips", "old | 2", "old | 1"):
+        assert line in shown
+
+
+def test_a_32_bit_kernel_uses_memory_that_it_cannot_map_at_once(disco):
+    """RAM behind the first 256 MiB is high memory, which the kernel maps when it wants a page of it."""
+    high = "awk '/HighFree/ { print $2 }' /proc/meminfo"
+    script = (
+        f"before=$({high}); yes disco | head -c 12000000 > /tmp/big; md5sum < /tmp/big;"
+        f" echo $(((before - $({high})) * 1024 > 11000000))"
+    )
+    done = disco("run", "debian-mipsel", "--memory", "768", "--", "sh", "-c", script)
+    shown = done.stdout.splitlines()
+    assert f"vm1 | {hashlib.md5(b'disco\n' * 2_000_000).hexdigest()}  -" in shown
+    assert "vm1 | 1" in shown
+
+
 def test_one_seed_has_one_digest_with_any_number_of_host_threads(disco):
     words = ("--vms", "2", "--seed", "11", "--json", "--", "sh", "-c", "md5sum /init; date")
     first, second = (
@@ -41,11 +66,12 @@ def test_one_seed_has_one_digest_with_any_number_of_host_threads(disco):
 def test_interpreter_and_translator_are_the_same_machine(disco):
     """To the last counter: a digest is over all of them, and over every console byte."""
     script = "sort /etc/passwd /init | md5sum; gzip < /bin/busybox | md5sum; awk 'BEGIN{print 1/3}'"
+    words = ("run", "default", "debian-mipsel", "--json")
     first, second = (
-        json.loads(disco("run", "--engine", engine, "--json", "--", "sh", "-c", script).stdout)
+        json.loads(disco(*words, "--engine", engine, "--", "sh", "-c", script).stdout)
         for engine in ("interpreter", "translator")
     )
-    assert first["vms"][0]["exit_status"] == 0
+    assert [vm["exit_status"] for vm in first["vms"]] == [0, 0]
     assert first["digest"] == second["digest"]
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KERNEL_RELEASE = "6.1.0-1-test"
+#: The flavour of the kernel for each architecture.
+FLAVOURS = {"mips64el": "mips64r2el", "mipsel": "mips32r2el"}
 APPLETS = ("[", "[[", "busybox", "cttyhack", "modprobe", "mount", "poweroff", "setsid", "sh")
 
 _APT_GET = """#!/bin/sh
@@ -30,14 +32,16 @@ case $1 in
     download)
         echo "$3" >> ARCHIVE/downloads
         [ -e ARCHIVE/slow ] && exec sleep 60
-        cp "ARCHIVE/${3%%=*}.deb" . ;;
+        cp "ARCHIVE/${3%%=*}_ARCHITECTURE.deb" . ;;
 esac
 """
 _APT_CACHE = """#!/bin/sh
-cat "ARCHIVE/${3%%=*}.control" 2> /dev/null && exit 0
+cat "ARCHIVE/${3%%=*}_ARCHITECTURE.control" 2> /dev/null && exit 0
 echo 'E: No packages found' >&2
 exit 100
 """
+#: In the scripts, what apt takes for the native architecture.
+_ARCHITECTURE = """$(sed -n 's/^APT::Architecture "\\(.*\\)";/\\1/p' "$APT_CONFIG")"""
 _APT_CONFIG = """#!/bin/sh
 echo 'Acquire::http::Proxy "http://proxy.example:3128";'
 echo 'Acquire::Languages "de";'
@@ -52,12 +56,23 @@ class FakeDebian:
     folder: Path
     programs: Path
 
-    def add(self, name: str, files: Mapping[str, bytes], *, depends: str = "") -> None:
+    def path(self, name: str, suffix: str, *, architecture: str = "mips64el") -> Path:
+        """A package's file: `deb`, or `control`, its paragraph in the index."""
+        return self.folder / f"{name}_{architecture}.{suffix}"
+
+    def add(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        depends: str = "",
+        architecture: str = "mips64el",
+    ) -> None:
         """Puts a package into the archive."""
         content = deb(files)
-        (self.folder / f"{name}.deb").write_bytes(content)
-        (self.folder / f"{name}.control").write_text(
-            f"Package: {name}\nVersion: 1:2.0-1\nArchitecture: mips64el\nDepends: {depends}\n"
+        self.path(name, "deb", architecture=architecture).write_bytes(content)
+        self.path(name, "control", architecture=architecture).write_text(
+            f"Package: {name}\nVersion: 1:2.0-1\nArchitecture: {architecture}\nDepends: {depends}\n"
             f"Size: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n"
             "Description: one line\n and another\n\nPackage: older\nVersion: 0\n"
         )
@@ -77,7 +92,7 @@ class FakeDebian:
 
 
 def make(folder: Path) -> FakeDebian:
-    """An archive with the packages that the recipe `debian-busybox` asks for."""
+    """An archive with the packages that our recipes ask for."""
     fake = FakeDebian(folder / "archive", folder / "programs")
     fake.folder.mkdir()
     fake.programs.mkdir()
@@ -86,18 +101,25 @@ def make(folder: Path) -> FakeDebian:
         ("apt-cache", _APT_CACHE),
         ("apt-config", _APT_CONFIG),
     ):
-        (fake.programs / name).write_text(text.replace("ARCHIVE", str(fake.folder)))
+        text = text.replace("ARCHITECTURE", _ARCHITECTURE).replace("ARCHIVE", str(fake.folder))
+        (fake.programs / name).write_text(text)
         (fake.programs / name).chmod(0o755)
-    kernel = f"linux-image-{KERNEL_RELEASE}"
-    fake.add("linux-image-mips64r2el", {}, depends=f"{kernel} (= 1:2.0-1)")
-    fake.add(kernel, kernel_files(), depends="kmod, linux-base (>= 4.3~), initramfs-tools | dracut")
-    fake.add("busybox-static", {"bin/busybox": busybox()})
+    for architecture, flavour in FLAVOURS.items():
+        kernel = f"linux-image-{KERNEL_RELEASE}"
+        packages = (
+            (f"linux-image-{flavour}", {}, f"{kernel} (= 1:2.0-1)"),
+            (kernel, kernel_files(), "kmod, linux-base (>= 4.3~), initramfs-tools | dracut"),
+            ("busybox-static", {"bin/busybox": busybox(architecture)}, ""),
+        )
+        for name, files, depends in packages:
+            fake.add(name, files, depends=depends, architecture=architecture)
     return fake
 
 
-def busybox() -> bytes:
+def busybox(architecture: str = "mips64el") -> bytes:
     """Something with the table of names that a busybox has."""
-    return b"\x7fELF code\0\0" + b"".join(name.encode() + b"\0" for name in APPLETS) + b"\0data"
+    code = f"\x7fELF {architecture}\0\0".encode()
+    return code + b"".join(name.encode() + b"\0" for name in APPLETS) + b"\0data"
 
 
 def module(name: str, *, needs: str = "", alias: str = "") -> bytes:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import pytest
 from fake_debian import KERNEL_RELEASE, FakeDebian, busybox, kernel_files
 
 from disco.errors import ImageError
-from disco.guests import apt, images
+from disco.guests import apt, images, recipe
 from disco.guests.cache import Cache
 
 NAME = "debian-busybox"
@@ -53,6 +54,31 @@ def test_an_image_is_kernel_busybox_modules_and_init(debian: FakeDebian, cache: 
         (f"linux-image-{KERNEL_RELEASE}", "1:2.0-1"),
         ("busybox-static", "1:2.0-1"),
     ]
+
+
+def test_each_architecture_has_an_image_of_its_own_packages(
+    debian: FakeDebian, cache: Cache
+) -> None:
+    wide, narrow = (images.build(f"debian-{one}", cache=cache) for one in ("mips64el", "mipsel"))
+    assert wide.name == NAME
+    for image, architecture in ((wide, "mips64el"), (narrow, "mipsel")):
+        assert {one.architecture for one in image.packages} == {architecture}
+        (members,) = naive_cpio.read(image.initrd.read_bytes())
+        assert ("bin/busybox", busybox(architecture)) in [(path, data) for path, _, data in members]
+        assert (cache.folder / "apt" / architecture / "apt.conf").exists()
+    assert wide.key != narrow.key
+    assert images.build("debian-mipsel", cache=cache, offline=True) == narrow
+    with pytest.raises(ImageError, match=r"pinned to .* \(mipsel\); .* for mips64el are"):
+        images.build(NAME, cache=cache, pinned=narrow.packages)
+
+
+def test_what_an_image_is_called_does_not_matter_to_its_content(
+    debian: FakeDebian, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = images.build(NAME, cache=cache)
+    renamed = replace(recipe.DEBIAN_BUSYBOX, aliases=("default", "new"), description="other")
+    monkeypatch.setattr(recipe, "RECIPES", (renamed,))
+    assert images.build("new", cache=cache) == first
 
 
 def test_a_second_build_is_a_look_into_the_cache(debian: FakeDebian, cache: Cache) -> None:
@@ -93,7 +119,7 @@ def test_a_pinned_package_that_the_archive_has_changed_is_refused(
     debian.add("busybox-static", {"bin/busybox": busybox() + b" another"})
     with pytest.raises(ImageError, match=r"busybox-static .* wrong hash: SHA-256 \w+ asked"):
         images.build(NAME, cache=Cache(tmp_path / "other"), pinned=first.packages)
-    with pytest.raises(ImageError, match="pinned to busybox-static; one linux-image"):
+    with pytest.raises(ImageError, match=r"pinned to busybox-static .*; one linux-image"):
         images.build(NAME, cache=cache, pinned=first.packages[1:])
 
 
@@ -120,10 +146,13 @@ def test_the_manifest_has_each_package_and_file_with_its_hash(
 
 
 def test_available_says_what_is_built(debian: FakeDebian, cache: Cache) -> None:
-    assert [(one.name, one.is_built) for one in images.available(cache=cache)] == [(NAME, False)]
+    def built() -> dict[str, bool]:
+        return {one.name: one.is_built for one in images.available(cache=cache)}
+
+    assert built() == {NAME: False, "debian-mipsel": False}
     images.build(NAME, cache=cache)
-    assert images.available(cache=cache)[0].is_built
-    assert "default" in images.available(cache=cache)[0].aliases
+    assert built() == {NAME: True, "debian-mipsel": False}
+    assert images.available(cache=cache)[0].aliases == ("default", "debian-mips64el")
 
 
 def test_a_removed_image_is_gone_and_its_packages_on_request(
@@ -173,15 +202,15 @@ def no_mirror(debian: FakeDebian, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_package(debian: FakeDebian, patch: pytest.MonkeyPatch) -> None:
-    (debian.folder / "busybox-static.control").unlink()
+    debian.path("busybox-static", "control").unlink()
 
 
 def not_fetched(debian: FakeDebian, patch: pytest.MonkeyPatch) -> None:
-    (debian.folder / "busybox-static.deb").unlink()
+    debian.path("busybox-static", "deb").unlink()
 
 
 def wrong_hash(debian: FakeDebian, patch: pytest.MonkeyPatch) -> None:
-    (debian.folder / "busybox-static.deb").write_bytes(b"something else")
+    debian.path("busybox-static", "deb").write_bytes(b"something else")
 
 
 def no_busybox(debian: FakeDebian, patch: pytest.MonkeyPatch) -> None:

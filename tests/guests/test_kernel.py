@@ -39,6 +39,7 @@ def test_unmapped_addresses_become_physical(bits: int, vaddr: int, entry: int, p
     assert loaded.segments == (Segment(paddr, PART.data, 0x1000),)
     assert loaded.end == paddr + 0x1000
     assert loaded.entry == (entry if entry >> 32 else entry | 0xFFFF_FFFF << 32)
+    assert loaded.bits == bits
 
 
 @pytest.mark.parametrize("bits", [32, 64])
@@ -53,8 +54,8 @@ def test_a_kernel_cut_at_any_byte_is_refused(bits: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"order": ">"}, "not little-endian"),
-        ({"order": ">", "bits": 32, "entry": 0x8010_0000}, "not little-endian"),
+        ({"order": ">"}, "64-bit, but not little-endian"),
+        ({"order": ">", "bits": 32, "entry": 0x8010_0000}, "32-bit, but not little-endian"),
         ({"machine": 62}, "ELF machine 62"),  # x86-64
         ({"kind": 1}, "ELF type 1"),  # an object file, such as a module
         ({"kind": 3}, "ELF type 3"),  # a shared object
@@ -119,8 +120,9 @@ def test_a_kernel_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         kernel.load(tmp_path, memory_bytes=MIB)
 
 
-DEBIAN = LoadedKernel("vmlinuz", 0xFFFF_FFFF_812A_0000, (Segment(0x12A_0000, b"", 0x9C_5800),))
-SMALL = LoadedKernel("small", BASE, (Segment(0x10_0000, b"", 0x1801),))
+DEBIAN = LoadedKernel("vmlinuz", 64, 0xFFFF_FFFF_812A_0000, (Segment(0x12A_0000, b"", 0x9C_5800),))
+MIPSEL = LoadedKernel("mipsel", 32, 0xFFFF_FFFF_8113_0000, (Segment(0x113_0000, b"", 0x9B_ED10),))
+SMALL = LoadedKernel("small", 64, BASE, (Segment(0x10_0000, b"", 0x1801),))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,8 @@ SMALL = LoadedKernel("small", BASE, (Segment(0x10_0000, b"", 0x1801),))
         # To the last page; an initrd that low RAM cannot hold goes to high RAM.
         (DEBIAN, 192 * MIB - 0x1_0000, 256, 0x400_0000, 0x401_0000),
         (DEBIAN, 192 * MIB - 0xFFFF, 512, 0x400_0000, 0x2000_0000),
+        (MIPSEL, 5 * MIB, 128, 0x400_0000, 0x401_0000),
+        (MIPSEL, 192 * MIB - 0x1_0000, 3840, 0x400_0000, 0x401_0000),
     ],
 )
 def test_tree_and_initrd_find_a_place(
@@ -168,8 +172,25 @@ def test_what_does_not_fit_says_how_much_memory_would_do(
     place(needed_mib)
 
 
+def test_the_initrd_of_a_32_bit_kernel_stays_within_reach_of_kseg0() -> None:
+    platform = Platform(memory_bytes=512 * MIB)
+    most = 192 * MIB - 0x1_0000
+    with pytest.raises(ImageError, match=f"256 MiB of low RAM; an initrd of {most} bytes is"):
+        kernel.place(MIPSEL, initrd_size=most + 1, platform=platform)
+    kernel.place(MIPSEL, initrd_size=most, platform=platform)
+
+
+def test_a_32_bit_kernel_gets_no_more_ram_than_it_reaches() -> None:
+    most = Platform(memory_bytes=3840 * MIB)
+    kernel.place(MIPSEL, initrd_size=0, platform=most)
+    more = Platform(memory_bytes=3841 * MIB)
+    kernel.place(DEBIAN, initrd_size=0, platform=more)
+    with pytest.raises(ImageError, match="3841 MiB of RAM asked; a 32-bit kernel reaches 3840 MiB"):
+        kernel.place(MIPSEL, initrd_size=0, platform=more)
+
+
 def test_a_kernel_that_fills_low_ram_leaves_no_place() -> None:
-    full = LoadedKernel("full", BASE, (Segment(0, b"", 256 * MIB),))
+    full = LoadedKernel("full", 64, BASE, (Segment(0, b"", 256 * MIB),))
     with pytest.raises(ImageError, match=r"kernel ends at 0x10000000; at most 0xfff0000"):
         kernel.place(full, initrd_size=0, platform=Platform(memory_bytes=512 * MIB))
 

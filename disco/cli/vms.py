@@ -1,0 +1,88 @@
+"""The VMs of a run, as words of the command line: `[NAME=]IMAGE[,vcpus=N][,memory=MIB]`, one word a VM.
+
+    disco run debian-mipsel                                   one VM, vm1
+    disco run default debian-mipsel                           two, vm1 and vm2
+    disco run web=default,vcpus=2 old=debian-mipsel,memory=96
+
+What a word leaves open is said by the options for all VMs, `--vcpus` and `--memory`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from disco.errors import ConfigError
+
+_FORM = "[NAME=]IMAGE[,vcpus=N][,memory=MIB]"
+#: A guest takes its VM's name for its host name.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_SETTINGS = ("vcpus", "memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VmWish:
+    """One VM as it is asked for.
+
+    Attributes:
+        name: on this machine.
+        image: name of the image that it boots, or None for a kernel of the user's own.
+        vcpus: virtual CPUs.
+        memory_mib: physical memory in MiB.
+    """
+
+    name: str
+    image: str | None
+    vcpus: int
+    memory_mib: int
+
+
+def without_image(*, count: int, vcpus: int, memory_mib: int) -> tuple[VmWish, ...]:
+    """`count` VMs for a kernel of the user's own."""
+    return tuple(
+        VmWish(name=f"vm{number}", image=None, vcpus=vcpus, memory_mib=memory_mib)
+        for number in range(1, count + 1)
+    )
+
+
+def parse(words: Sequence[str], *, count: int, vcpus: int, memory_mib: int) -> tuple[VmWish, ...]:
+    """The VMs that `words` ask for, `count` for each word.
+
+    A VM without a name of its own is called `vm` and its number; several of one name are numbered.
+
+    Raises:
+        ConfigError: a word does not have the form, or two VMs have one name.
+    """
+    wishes: list[VmWish] = []
+    for word in words:
+        first, *rest = word.split(",")
+        name, named, image = first.rpartition("=")
+        if not image or (named and not _NAME.fullmatch(name)):
+            raise ConfigError(
+                f"VM '{word}': {_FORM} is possible; a name is letters, digits and hyphens"
+            )
+        settings = {"vcpus": vcpus, "memory": memory_mib}
+        for text in rest:
+            settings |= _setting(text, word)
+        for copy in range(1, count + 1):
+            own_name = name if count == 1 else f"{name}{copy}"
+            wish = VmWish(
+                name=own_name if named else f"vm{len(wishes) + 1}",
+                image=image,
+                vcpus=settings["vcpus"],
+                memory_mib=settings["memory"],
+            )
+            wishes.append(wish)
+    doubled = [name for name, uses in Counter(wish.name for wish in wishes).items() if uses > 1]
+    if doubled:
+        raise ConfigError(f"VM '{doubled[0]}': asked twice; each VM has a name of its own")
+    return tuple(wishes)
+
+
+def _setting(text: str, word: str) -> dict[str, int]:
+    key, _, value = text.partition("=")
+    if key not in _SETTINGS or not value.isascii() or not value.isdecimal():
+        raise ConfigError(f"VM '{word}': '{text}' asked; vcpus=N and memory=MIB are possible")
+    return {key: int(value)}
