@@ -48,7 +48,8 @@ def test_a_32_bit_kernel_uses_memory_that_it_cannot_map_at_once(disco):
     )
     done = disco("run", "debian-mipsel", "--memory", "768", "--", "sh", "-c", script)
     shown = done.stdout.splitlines()
-    assert f"vm1 | {hashlib.md5(b'disco\n' * 2_000_000).hexdigest()}  -" in shown
+    content = b"disco\n" * 2_000_000
+    assert f"vm1 | {hashlib.md5(content).hexdigest()}  -" in shown
     assert "vm1 | 1" in shown
 
 
