@@ -15,14 +15,14 @@ BUILT := $(VENV)/.built
 ENGINE_SOURCES := $(shell find engine -name target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format bench fuzz clean
+.PHONY: help setup demo test test-fast lint format bench bench-quick fuzz clean
 
 help:
 	@echo 'make setup       build everything into $(VENV); then $(BIN)/disco works'
 	@echo 'make demo        four Debian VMs at work, and what it cost'
 	@echo 'make test        the whole test suite; make test-fast leaves out what boots Debian'
 	@echo 'make lint        formatting, lints and types of Rust and Python; make format mends formatting'
-	@echo 'make bench       how fast guests run'
+	@echo 'make bench       how fast guests run, beside QEMU; make bench-quick does less work'
 	@echo 'make fuzz        translator against interpreter and interpreter against Unicorn, for SECONDS=3600 each'
 	@echo 'make clean       remove what was built'
 
@@ -54,6 +54,9 @@ format:
 
 bench: $(BUILT)
 	@$(BIN)/python bench/run.py
+
+bench-quick: $(BUILT)
+	@$(BIN)/python bench/run.py --quick --runs 1
 
 SECONDS ?= 3600
 fuzz: $(BUILT)

@@ -24,7 +24,9 @@ from rich.status import Status
 
 from bench import debian, figures, kernels, qemu, sides, table
 from bench.figures import Figures, Goal
+from bench.programs import Programs
 from bench.session import DISCO, QEMU, BenchError, Run, Session, check
+from bench.userland import Userland
 from disco import _engine
 from disco.errors import ImageError
 from disco.guests import images
@@ -32,8 +34,6 @@ from disco.guests.cache import Cache
 
 RECORD = Path(__file__).absolute().parent.parent / "build" / "bench.json"
 RUNS = 3
-#: How much more `--full` does: about the amounts that take QEMU ten seconds a row.
-FULL_SCALE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,23 @@ class Options:
     Attributes:
         rows: names of the rows to measure.
         runs: of each session on each side.
-        scale: multiplies the amount of work.
+        is_quick: whether to do less work in each row.
+        only_disco: whether to leave QEMU out.
         record: where the figures go.
+        markdown: whether to show the figures of the record as Markdown, and measure nothing.
     """
 
     rows: tuple[str, ...]
     runs: int
-    scale: int
+    is_quick: bool
+    only_disco: bool
     record: Path
+    markdown: bool
+
+    @property
+    def has_qemu(self) -> bool:
+        """Whether QEMU takes part."""
+        return not self.only_disco and qemu.is_there()
 
 
 @dataclass
@@ -68,22 +77,27 @@ class Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; the exit status."""
     options = parse(arguments)
+    if options.markdown:
+        sys.stdout.write(table.markdown(json.loads(options.record.read_text())))
+        return 0
     console = Console(stderr=True)
     if _engine.build_profile != "release":
         console.print(f"the engine is a {_engine.build_profile} build: its speed means little")
     with tempfile.TemporaryDirectory(prefix="disco-bench-") as folder:
         results = Results()
-        sessions = list(_sessions(Path(folder), options, results, console))
+        sessions: list[Session] = []
         try:
+            sessions += _sessions(Path(folder), options, results, console)
             for index in range(options.runs):
                 _run_all(sessions, index, options, results, console)
         except KeyboardInterrupt:
             results.failures.append("interrupted; the figures are of what had ended by then")
-    measured, goals = conclude(sessions, results)
-    Console().print(table.tables(measured, goals))
+    whole = _record(options, *conclude(sessions, results), results)
+    Console().print(table.tables(whole))
     for failure in results.failures:
         console.print(failure, style="red", markup=False)
-    _write(options, measured, goals, results)
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    options.record.write_text(json.dumps(whole, indent=2) + "\n")
     console.print(f"written: {options.record}")
     return 1 if results.failures else 0
 
@@ -96,28 +110,32 @@ def parse(arguments: Sequence[str] | None) -> Options:
         description="How fast guests run under Disco, beside QEMU on the same work.",
         epilog=f"Rows: {', '.join(names)}.",
     )
-    parser.add_argument("--rows", metavar="NAME,...", help="measure only these")
-    amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--quick", action="store_true", help="one run of each")
-    amount.add_argument("--runs", type=int, default=RUNS, help="runs of each (default %(default)s)")
-    parser.add_argument(
-        "--full", action="store_true", help=f"{FULL_SCALE} times the work in each row but boots"
-    )
+    parser.add_argument("rows", metavar="ROW", nargs="*", help="measure only these")
+    parser.add_argument("--quick", action="store_true", help="less work in each row")
+    parser.add_argument("--runs", type=int, default=RUNS, help="runs of each (default %(default)s)")
+    parser.add_argument("--only-disco", action="store_true", help="leave QEMU out")
     parser.add_argument(
         "--record", type=Path, default=RECORD, help="where figures go (default %(default)s)"
     )
+    parser.add_argument(
+        "--markdown", action="store_true", help="measure nothing; show the record as Markdown"
+    )
     given = parser.parse_args(arguments)
-    rows = tuple(given.rows.split(",")) if given.rows else names
-    unknown = [row for row in rows if row not in names]
+    default = (*kernels.names(), *debian.default_names(is_quick=given.quick))
+    unknown = [row for row in given.rows if row not in names]
     if unknown:
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(names)}")
     if given.runs < 1:
         parser.error(f"{given.runs} runs asked; 1 or more are possible")
+    if given.markdown and not given.record.exists():
+        parser.error(f"no record {given.record}; without --markdown one is made")
     return Options(
-        rows=rows,
-        runs=1 if given.quick else given.runs,
-        scale=FULL_SCALE if given.full else 1,
+        rows=tuple(given.rows) or default,
+        runs=given.runs,
+        is_quick=given.quick,
+        only_disco=given.only_disco,
         record=given.record,
+        markdown=given.markdown,
     )
 
 
@@ -132,36 +150,44 @@ def conclude(sessions: Sequence[Session], results: Results) -> tuple[list[Figure
                 measured.append(figures.figures(row, runs))
             except BenchError as error:
                 results.failures.append(str(error))
-                continue
-            goals += figures.row_goals(measured[-1])
         if runs.get(DISCO) and session.boots[DISCO].initrd is not None:
             goals += figures.session_goals(session, runs[DISCO])
-    return measured, goals
+    return measured, [*figures.speedup_goals(measured), *figures.own_goals(measured), *goals]
 
 
 def _sessions(
     folder: Path, options: Options, results: Results, console: Console
 ) -> Iterator[Session]:
     """The sessions that have wanted rows, with what they boot made ready."""
-    has_qemu = qemu.is_there()
-    if not has_qemu:
+    if not options.only_disco and not qemu.is_there():
         console.print(f"{qemu.HOW_TO_GET_IT}; without it Disco runs alone")
-    yield from kernels.sessions(folder, scale=options.scale, wanted=options.rows)
+    yield from kernels.sessions(folder, is_quick=options.is_quick, wanted=options.rows)
     if not set(options.rows) & set(debian.names()):
         return
     try:
         image = images.build("default", progress=console.print)
-    except ImageError as error:
+        userland = Userland(Cache.of_user(), console.print)
+        system = debian.Debian(
+            image=image,
+            malta_kernel=_malta_kernel(image, options, results, console),
+            programs=Programs(userland, image, folder),
+            folder=folder,
+        )
+        console.print("working out the results on the host")
+        yield from debian.sessions(system, is_quick=options.is_quick, wanted=options.rows)
+    except (ImageError, BenchError) as error:
         results.failures.append(f"rows with Debian are left out: {error}")
-        return
-    malta_kernel = None
+
+
+def _malta_kernel(
+    image: images.Image, options: Options, results: Results, console: Console
+) -> Path | None:
     try:
-        if has_qemu:
-            malta_kernel = qemu.kernel(image, cache=Cache.of_user(), progress=console.print)
+        if options.has_qemu:
+            return qemu.kernel(image, cache=Cache.of_user(), progress=console.print)
     except ImageError as error:
         results.failures.append(f"QEMU boots no Debian: {error}")
-    made = debian.sessions(folder, image, malta_kernel, scale=options.scale, wanted=options.rows)
-    yield from (session for session in made if session.rows)
+    return None
 
 
 def _run_all(
@@ -169,7 +195,7 @@ def _run_all(
 ) -> None:
     for session in sessions:
         chosen = [side for side in (DISCO, QEMU) if side in session.boots]
-        if not qemu.is_there():
+        if not options.has_qemu and QEMU in chosen:
             chosen.remove(QEMU)
         for side in chosen if index % 2 == 0 else reversed(chosen):
             what = f"run {index + 1} of {options.runs}: {session.name} on {side}"
@@ -202,25 +228,21 @@ def _watched(console: Console, what: str) -> Iterator[Status]:
         yield status
 
 
-def _write(
+def _record(
     options: Options, measured: Sequence[Figures], goals: Sequence[Goal], results: Results
-) -> None:
-    whole = {
+) -> dict[str, Any]:
+    return {
         "engine": {"version": _engine.__version__, "build_profile": _engine.build_profile},
         "host": {"machine": platform.machine(), "cpus": os.cpu_count()},
-        "qemu": _qemu_version(),
+        "qemu": _qemu_version() if options.has_qemu else None,
         "runs": options.runs,
-        "scale": options.scale,
+        "form": "quick" if options.is_quick else "full",
         **figures.record(measured, goals),
         "failures": results.failures,
     }
-    options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(whole, indent=2) + "\n")
 
 
-def _qemu_version() -> str | None:
-    if not qemu.is_there():
-        return None
+def _qemu_version() -> str:
     told: Any = subprocess.run(
         [qemu.PROGRAM, "--version"], capture_output=True, text=True, check=True
     ).stdout

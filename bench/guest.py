@@ -3,13 +3,12 @@
     {"guest": 0, "text": "bench: begin sort", "counters": {...}}    a line of a console
     {"facts": {...}, "counters": [...]}                             at the end
 
-Its argument is the JSON form of what to run: kernel, initrd, append, guests, memory_mib.
+Its argument is the JSON form of what to run: the arguments of `run`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from disco import Machine, Monitor, Status, VirtualMachine
 from disco.guests.platform import PAGE_SIZE
 
-#: Disco's own share of a node, for a VM's tables.
+#: Disco's own share of a node, beside the rows of its tables.
 _ROOM_MIB = 16
 #: Lines that are worth reading the counters for.
 _MARK = "bench: "
@@ -45,13 +44,26 @@ class Lines:
             )
 
 
-def run(*, kernel: str, initrd: str | None, append: str, guests: int, memory_mib: int) -> int:
+def run(
+    *,
+    kernel: str,
+    initrd: str | None,
+    append: str,
+    guests: int,
+    vcpus: int,
+    memory_mib: int,
+    cpus: int | None,
+    host_threads: int | None,
+) -> int:
     """Runs the VMs until all have ended; 1 if one did not end by itself."""
+    cpus = cpus or guests * vcpus
+    nodes = min(guests, cpus)
+    guests_per_node = -(-guests // nodes)
     machine = Machine(
-        nodes=guests,
-        cpus=guests,
-        memory_mib_per_node=memory_mib + _ROOM_MIB,
-        host_threads=min(guests, os.cpu_count() or 1),
+        nodes=nodes,
+        cpus=cpus,
+        memory_mib_per_node=guests_per_node * (memory_mib + memory_mib // 32 + _ROOM_MIB),
+        **({} if host_threads is None else {"host_threads": host_threads}),
     )
     with Monitor(machine) as monitor:
         for guest in range(guests):
@@ -61,6 +73,7 @@ def run(*, kernel: str, initrd: str | None, append: str, guests: int, memory_mib
                 initrd=Path(initrd) if initrd else None,
                 append=append,
                 memory_mib=memory_mib,
+                vcpus=vcpus,
             )
             Lines(vm, guest)
         for vm in monitor.vms:

@@ -15,10 +15,10 @@ import numpy as np
 
 from bench import elf
 from bench.session import DISCO, QEMU, Boot, Row, Session
+from bench.sources import source_of
 from disco._engine import assemble
 from disco.guests import platform
 
-GUESTS = Path(__file__).absolute().parent.parent / "guests"
 MEMORY_MIB = 128
 
 _BASE = 0xFFFF_FFFF_8010_0000
@@ -84,18 +84,17 @@ class Kernel:
     title: str
     steps: int
     result: int
-    rate_min: float | None = None
 
 
-def kernels(*, scale: int) -> Iterator[Kernel]:
-    """All of them; `scale` multiplies the steps."""
+def kernels(*, is_quick: bool) -> Iterator[Kernel]:
+    """All of them, with fewer steps if `is_quick`."""
+    scale = 4 if is_quick else 16
     steps = 20_000_000 * scale
     yield Kernel(
         name="loop",
         title="integer loop",
         steps=steps,
         result=xorshift(steps),
-        rate_min=100e6,
     )
     steps = 5_000_000 * scale
     yield Kernel(name="float", title="floating-point loop", steps=steps, result=series(steps))
@@ -107,12 +106,12 @@ def kernels(*, scale: int) -> Iterator[Kernel]:
 
 def names() -> tuple[str, ...]:
     """The names of all rows."""
-    return tuple(kernel.name for kernel in kernels(scale=1))
+    return tuple(kernel.name for kernel in kernels(is_quick=True))
 
 
-def sessions(folder: Path, *, scale: int, wanted: Container[str]) -> Iterator[Session]:
+def sessions(folder: Path, *, is_quick: bool, wanted: Container[str]) -> Iterator[Session]:
     """A session for each wanted kernel; executables are written to `folder`."""
-    for kernel in kernels(scale=scale):
+    for kernel in kernels(is_quick=is_quick):
         if kernel.name not in wanted:
             continue
         boots = {}
@@ -122,11 +121,11 @@ def sessions(folder: Path, *, scale: int, wanted: Container[str]) -> Iterator[Se
             boots[side] = Boot(kernel=path)
         row = Row(
             name=kernel.name,
+            group="our kernels",
             title=kernel.title,
             begin=f"bench: begin {kernel.name}",
             end=f"bench: end {kernel.name}",
             checks=(f"bench: end {kernel.name} {kernel.result:016x}",),
-            rate_min=kernel.rate_min,
         )
         yield Session(
             name=kernel.name,
@@ -143,12 +142,6 @@ def build(kernel: Kernel, board: Board) -> bytes:
     source = source_of("start.S", symbols) + source_of(f"{kernel.name}.S", {})
     code = assemble(f'{source}name:   .asciiz "{kernel.name}"\n', _BASE)
     return elf.executable(code, base=_BASE - elf.CODE_OFFSET, entry=_BASE + _ENTRY_OFFSET)
-
-
-def source_of(name: str, symbols: Mapping[str, int]) -> str:
-    """One of guests/*.S, with these symbols defined before it."""
-    lines = [f"        .equ    {symbol}, {value}\n" for symbol, value in symbols.items()]
-    return "".join(lines) + (GUESTS / name).read_text()
 
 
 def xorshift(steps: int) -> int:

@@ -9,7 +9,7 @@ process that prints lines.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disco.guests.command import USERLAND_REACHED
@@ -31,21 +31,25 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: for `--rows` and the record.
+        name: for the command line and the record.
+        group: class of work.
         title: for people.
         begin, end: marks, without what follows them on their line.
         checks: marks that the guest has to print, whole: the results of the work, worked out by the host.
-        ratio_max: goal: at most this many times QEMU's seconds.
-        rate_min: goal: at least this many guest instructions a second.
+        same: begin of a mark that has to be the same on both sides and in each run; None: there is none.
+        speedup_min: goal: at least this many times as fast as QEMU; None: QEMU does not do this.
+        is_in_mean: whether it counts in the geometric mean.
     """
 
     name: str
+    group: str
     title: str
     begin: str
     end: str
     checks: tuple[str, ...] = ()
-    ratio_max: float | None = None
-    rate_min: float | None = None
+    same: str | None = None
+    speedup_min: float | None = 1.0
+    is_in_mean: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,10 @@ class Session:
         boots: what each side boots, by side; a side that is missing cannot run it.
         console: which of the board's serial lines QEMU is to listen to.
         guests: how many at once.
+        vcpus: of each guest.
         memory_mib: of each guest.
+        cpus: of the machine under Disco; None: one for each vCPU.
+        host_threads: that Disco may use; None: one for each of the host's cores.
     """
 
     name: str
@@ -81,7 +88,14 @@ class Session:
     boots: Mapping[str, Boot]
     console: int = 0
     guests: int = 1
+    vcpus: int = 1
     memory_mib: int = 128
+    cpus: int | None = None
+    host_threads: int | None = None
+
+    def with_rows(self, rows: tuple[Row, ...]) -> Session:
+        """The same session, of which only these rows are taken."""
+        return replace(self, rows=rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +149,24 @@ def cpu_seconds_of(run: Run, row: Row) -> float:
     return max(mark.cpu_seconds for mark in ends) - min(mark.cpu_seconds for mark in begins)
 
 
-def instructions_of(run: Run, row: Row) -> int | None:
-    """Guest instructions between the marks, all guests together; None where nobody counts them."""
-    begins = {mark.guest: mark for mark in _marks(run, row.begin)}
-    ends = _marks(run, row.end)
-    if not all("instructions" in mark.counters for mark in ends):
-        return None
-    before = sum(mark.counters.get("instructions", 0) for mark in begins.values())
-    return sum(mark.counters["instructions"] for mark in ends) - before
+def counters_of(run: Run, row: Row) -> Mapping[str, int]:
+    """What was counted between the marks, all guests together; empty where nobody counts."""
+    begins, ends = _marks(run, row.begin), _marks(run, row.end)
+    names = [name for name in ends[0].counters if all(name in mark.counters for mark in ends)]
+    return {
+        name: sum(mark.counters[name] for mark in ends)
+        - sum(mark.counters.get(name, 0) for mark in begins)
+        for name in names
+    }
+
+
+def same_of(run: Run, row: Row) -> str | None:
+    """The mark that has to be the same on both sides, if the row has one.
+
+    Raises:
+        BenchError: no guest has printed it.
+    """
+    return None if row.same is None else _marks(run, row.same)[0].text
 
 
 def check(run: Run, row: Row, *, guests: int) -> None:

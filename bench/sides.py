@@ -188,7 +188,10 @@ def _disco_commands(session: Session, boot: Boot) -> list[list[str]]:
         "initrd": str(boot.initrd) if boot.initrd else None,
         "append": boot.append,
         "guests": session.guests,
+        "vcpus": session.vcpus,
         "memory_mib": session.memory_mib,
+        "cpus": session.cpus,
+        "host_threads": session.host_threads,
     }
     return [[sys.executable, str(Path(__file__).with_name("guest.py")), json.dumps(asked)]]
 

@@ -1,73 +1,168 @@
-"""The figures as tables for people."""
+"""The figures as tables for people: on a terminal, and in Markdown for documents.
+
+Both show the record (see figures.py), so that an old record can be shown again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from bench.figures import Figures, Goal
 from bench.session import DISCO, QEMU
 
-_HEADS = ("guest\nM instr", "guest\nMIPS", "Disco\ns", "QEMU\ns", "\nratio", "of CPU\ntime")
+_HEADS = (
+    "class",
+    "row",
+    "Disco s",
+    "QEMU s",
+    "times as fast",
+    "of CPU time",
+    "guest M instr",
+    "guest MIPS",
+)
+#: What of the counters is shown, as events in a thousand guest instructions: head and names.
+_COUNTERS = (
+    ("traps", ("traps",)),
+    ("TLB refill", ("traps_tlb_refill",)),
+    ("other TLB", ("traps_tlb_invalid", "traps_tlb_modified", "traps_tlb_inhibit")),
+    ("privileged", ("traps_privileged",)),
+    ("system call", ("traps_syscall",)),
+    ("L2TLB hit", ("tlb_l2tlb_hits",)),
+    ("forwarded", ("tlb_forwarded", "tlb_forwarded_invalid", "tlb_forwarded_modified")),
+)
+_USER, _ALL = "cycles_user", ("cycles_user", "cycles_kernel")
+#: Columns of a plot that the largest value takes.
+_PLOT_WIDTH = 60
 
 
-def tables(measured: Sequence[Figures], goals: Sequence[Goal]) -> Group:
+def tables(record: Mapping[str, Any]) -> Group:
     """The rows, and whether the goals are met."""
-    return Group(_rows(measured), "", _goals(goals)) if goals else Group(_rows(measured))
+    parts: list[RenderableType] = [_rows(record["rows"])]
+    if points := _scaling(record["rows"]):
+        parts += ["", plot(points)]
+    if record["goals"]:
+        parts += ["", _goals(record["goals"])]
+    return Group(*parts)
 
 
-def _rows(measured: Sequence[Figures]) -> Table:
+def markdown(record: Mapping[str, Any]) -> str:
+    """Rows, goals and counters as Markdown tables."""
+    rows = record["rows"]
+    text = _markdown(_HEADS, map(_cells, rows), text_columns=2)
+    if record["goals"]:
+        goals = (_goal_cells(goal) for goal in record["goals"])
+        text += "\n" + _markdown(("goal", "measured", "wanted", ""), goals, text_columns=1)
+    counted = [row for row in rows if row["counters"]]
+    heads = ("in 1000 instructions", *(head for head, _ in _COUNTERS), "% user", "ns an instr.")
+    return text + "\n" + _markdown(heads, map(_counter_cells, counted), text_columns=1)
+
+
+def plot(points: Sequence[tuple[int, float]]) -> str:
+    """Seconds by number of VMs as bars of text; the same length of bar is the same time."""
+    most = max(seconds for _, seconds in points)
+    lines = [
+        f"{count:>4} VMs {seconds:8.1f} s {seconds / count:6.2f} s each "
+        f" {'#' * max(1, round(_PLOT_WIDTH * seconds / most))}"
+        for count, seconds in points
+    ]
+    return "\n".join(["Wall time of many VMs", *lines])
+
+
+def _scaling(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    return [
+        (int(row["name"].removeprefix("vms-")), median(row["seconds"][DISCO]))
+        for row in rows
+        if row["group"] == "scaling" and row["seconds"].get(DISCO)
+    ]
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(
         title="Disco beside QEMU",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="Medians. Ratios are Disco over QEMU: below 1, Disco is faster.",
+        caption="Medians. Above 1, Disco is faster.",
         caption_justify="left",
     )
-    table.add_column("\nrow", no_wrap=True)
-    for head in _HEADS:
-        table.add_column(head, justify="right", no_wrap=True)
-    for one in measured:
-        table.add_row(
-            one.row.title,
-            "" if one.instructions is None else f"{one.instructions / 1e6:,.1f}",
-            "" if one.rate is None else f"{one.rate / 1e6:,.0f}",
-            _seconds(one, DISCO),
-            _seconds(one, QEMU),
-            _ratio(one.ratio),
-            _ratio(one.cpu_ratio),
-        )
+    for head in _HEADS[:2]:
+        table.add_column(head)
+    for head in _HEADS[2:]:
+        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in rows:
+        cells = _cells(row)
+        if row["ratio"] is not None:
+            cells[4] = f"[{'green' if row['ratio'] >= 1 else 'red'}]{cells[4]}[/]"
+        table.add_row(*cells)
     return table
 
 
-def _goals(goals: Sequence[Goal]) -> Table:
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["group"],
+        row["title"],
+        _seconds(row, DISCO),
+        _seconds(row, QEMU),
+        _shown(row["ratio"], "{:.2f}"),
+        _shown(row["cpu_ratio"], "{:.2f}"),
+        _shown(row["instructions"], "{:,.0f}", 1e6),
+        _shown(row["mips"], "{:,.0f}"),
+    ]
+
+
+def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Goals", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("goal", no_wrap=True)
-    for head in ("measured", "limit"):
+    table.add_column("goal")
+    for head in ("measured", "wanted"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("")
-    for one in goals:
-        table.add_row(
-            one.what,
-            f"{one.value:,.1f} {one.unit}",
-            f"{one.limit:,.0f} {one.unit}",
-            "[green]met[/]" if one.is_met else "[red]missed[/]",
-        )
+    for goal in goals:
+        *cells, verdict = _goal_cells(goal)
+        table.add_row(*cells, f"[{'green' if goal['met'] else 'red'}]{verdict}[/]")
     return table
 
 
-def _seconds(one: Figures, side: str) -> str:
-    values = one.seconds.get(side)
+def _goal_cells(goal: Mapping[str, Any]) -> list[str]:
+    unit = goal["unit"]
+    digits = 2 if unit == "x" else 1
+    return [
+        goal["what"],
+        f"{goal['value']:,.{digits}f} {unit}",
+        f"at {goal['kind']} {goal['limit']:,g} {unit}",
+        "met" if goal["met"] else "missed",
+    ]
+
+
+def _counter_cells(row: Mapping[str, Any]) -> list[str]:
+    counters = row["counters"]
+    instructions = counters["instructions"]
+    per_thousand = [
+        1000 * sum(counters.get(name, 0) for name in names) / instructions for _, names in _COUNTERS
+    ]
+    cycles = sum(counters.get(name, 0) for name in _ALL)
+    user = 100 * counters.get(_USER, 0) / cycles if cycles else 0.0
+    return [
+        row["name"],
+        *(f"{value:.3g}" if value else "0" for value in per_thousand),
+        f"{user:.0f}",
+        f"{1e9 * median(row['seconds'][DISCO]) / instructions:.2f}",
+    ]
+
+
+def _seconds(row: Mapping[str, Any], side: str) -> str:
+    values = row["seconds"].get(side)
     return f"{median(values):.2f}" if values else ""
 
 
-def _ratio(value: float | None) -> str:
-    if value is None:
-        return ""
-    colour = "green" if value <= 1 else "yellow" if value <= 8 else "red"
-    return f"[{colour}]{value:.2f}[/]"
+def _shown(value: float | None, form: str, unit: float = 1) -> str:
+    return "" if value is None else form.format(value / unit)
+
+
+def _markdown(heads: Sequence[str], rows: Iterator[Sequence[str]], *, text_columns: int) -> str:
+    rule = ["---"] * text_columns + ["---:"] * (len(heads) - text_columns)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *rows))

@@ -29,6 +29,8 @@ ETC = Path("/etc/apt")
 _NOT_KEPT = re.compile(
     r"Acquire::(IndexTargets|Languages|GzipIndexes|CompressionTypes|Changelogs)\b"
 )
+#: A line of `apt-get --simulate`.
+_TO_INSTALL = re.compile(r"Inst (?P<name>\S+) \((?P<version>\S+) ")
 _SETTING = re.compile(r"(?P<name>Acquire::\S+) (?P<value>\".*\");")
 
 
@@ -123,6 +125,22 @@ class Apt:
             size=int(fields["size"]),
             depends=_names(fields.get("depends", "")),
         )
+
+    def closure(self, names: Sequence[str]) -> tuple[Package, ...]:
+        """The newest packages of these names and all that they depend on, recommendations left out.
+
+        Raises:
+            ImageError: the index lacks one, or they exclude each other.
+        """
+        words = ("apt-get", "install", "--simulate", "--quiet", "--no-install-recommends")
+        result = self._run(*words, *names)
+        if result.returncode:
+            raise ImageError(
+                f"packages {', '.join(names)}: Debian {self.release} for {self.architecture} cannot"
+                f" install them together: {_reason(result)}"
+            )
+        lines = (_TO_INSTALL.match(line) for line in result.stdout.splitlines())
+        return tuple(self.find(m["name"], version=m["version"]) for m in lines if m)
 
     def download(self, package: Package, target: Path) -> None:
         """Fetches a package to the file `target`, verified by apt and once more by its hash.

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import io
 import lzma
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from disco.errors import ImageError
+from disco.guests import initramfs
+from disco.guests.initramfs import Node
 
 _MAGIC = b"!<arch>\n"
 _HEADER_SIZE = 60
@@ -28,21 +31,42 @@ def read_files(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     Raises:
         ImageError: the file is no package, or a damaged one.
     """
+    tree = read_tree(path, wanted)
+    return {inner: node.content for inner, node in tree.items() if stat.S_ISREG(node.mode)}
+
+
+def read_tree(path: Path, wanted: Callable[[str], bool]) -> dict[str, Node]:
+    """The files, folders and links in a package whose path (without leading "./") is wanted.
+
+    Raises:
+        ImageError: the file is no package, or a damaged one.
+    """
     name, data = _data_member(path)
     if name not in _READABLE:
         raise ImageError(f"package {path}: {name} cannot be read; {', '.join(_READABLE)} can")
-    files: dict[str, bytes] = {}
+    tree: dict[str, Node] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:*") as members:
             for member in members:
-                inner = member.name.removeprefix("./")
-                if member.isfile() and wanted(inner):
-                    content = members.extractfile(member)
-                    assert content is not None, "a regular file has content"
-                    files[inner] = content.read()
-    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+                inner = member.name.removeprefix("./").rstrip("/")
+                if inner in ("", ".") or not wanted(inner):
+                    continue
+                node = _node(members, member)
+                if node is not None:
+                    tree[inner] = node
+    except (KeyError, tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise ImageError(f"package {path}: {name} is damaged: {error}") from error
-    return files
+    return tree
+
+
+def _node(members: tarfile.TarFile, member: tarfile.TarInfo) -> Node | None:
+    """A member; None for what no Debian package has, such as a pipe. A hard link becomes a copy."""
+    if member.isdir():
+        return initramfs.folder(member.mode)
+    if member.issym():
+        return initramfs.link(member.linkname)
+    content = members.extractfile(member)
+    return None if content is None else initramfs.file(content.read(), member.mode)
 
 
 def _data_member(path: Path) -> tuple[str, bytes]:

@@ -14,19 +14,24 @@ from bench.session import DISCO, Boot, Run, Session
 def test_without_words_all_rows_are_measured_three_times() -> None:
     options = command.parse([])
     assert options.runs == 3
-    assert {"loop", "float", "chase", "syscall", "boot", "four-boot", "sort"} <= set(options.rows)
+    wanted = {"loop", "boot", "four-off", "compiler", "interpreter", "eight-vcpus", "vms-64"}
+    assert wanted <= set(options.rows)
+    assert not options.is_quick
 
 
-def test_quick_is_one_run() -> None:
-    assert command.parse(["--quick", "--rows", "boot,loop"]).runs == 1
+def test_the_quick_form_leaves_out_the_largest_crowds_unless_they_are_asked_for() -> None:
+    rows = command.parse(["--quick"]).rows
+    assert "vms-16" in rows
+    assert "vms-64" not in rows
+    assert command.parse(["--quick", "vms-64", "boot"]).rows == ("vms-64", "boot")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rows", "loop,lop"], "no row lop; there are loop, float"),
+        (["loop", "lop"], "no row lop; there are loop, float"),
         (["--runs", "0"], "0 runs asked; 1 or more are possible"),
-        (["--quick", "--runs", "2"], "not allowed with"),
+        (["--markdown", "--record", "/nowhere/bench.json"], "no record /nowhere/bench.json"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(
@@ -53,9 +58,33 @@ def test_without_qemu_disco_runs_alone_and_says_how_to_get_it(
     monkeypatch.setattr(command.kernels, "sessions", lambda *_, **__: iter([session]))
     monkeypatch.setattr(command.sides, "run", fake_run)
     record = tmp_path / "new" / "bench.json"
-    status = command.main(["--quick", "--rows", "loop", "--record", str(record)])
+    status = command.main(["--runs", "1", "loop", "--record", str(record)])
     assert (status, ran) == (1, [DISCO])
     assert "apt-get install qemu-system-mips" in capsys.readouterr().err
     written = json.loads(record.read_text())
     assert written["qemu"] is None
     assert written["failures"] == ["nothing runs here"]
+
+
+def test_a_record_is_shown_again_as_markdown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.json"
+    row = {
+        "name": "sort",
+        "group": "integer",
+        "title": "sort of words",
+        "seconds": {"disco": [2.0], "qemu": [4.0]},
+        "ratio": 2.0,
+        "cpu_ratio": 2.5,
+        "instructions": 500_000_000,
+        "mips": 250.0,
+        "counters": {"instructions": 500_000_000, "traps": 1_000_000},
+    }
+    goal = {"what": "fast", "value": 2.0, "limit": 4.0, "unit": "x", "kind": "least", "met": False}
+    path.write_text(json.dumps({"rows": [row], "goals": [goal]}))
+    assert command.main(["--markdown", "--record", str(path)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "| integer | sort of words | 2.00 | 4.00 | 2.00 | 2.50 | 500 | 250 |" in shown
+    assert "| fast | 2.00 x | at least 4 x | missed |" in shown
+    assert any(line.startswith("| sort | 2 | 0 |") for line in shown)

@@ -10,7 +10,7 @@ import pytest
 from bench import sides
 from bench.session import END, PREFIX, QEMU, START, BenchError, Boot, Row, Session, seconds_of
 
-ROW = Row(name="a", title="a", begin=f"{PREFIX}begin a", end=f"{PREFIX}end a")
+ROW = Row(name="a", group="g", title="a", begin=f"{PREFIX}begin a", end=f"{PREFIX}end a")
 
 
 def session(guests: int = 1) -> Session:
