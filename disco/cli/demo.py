@@ -1,4 +1,7 @@
-"""`disco demo`: four Debian VMs on four nodes, some real work in each, and what it cost."""
+"""`disco demo`: four Debian VMs on four nodes, some real work in each, and what it cost.
+
+Of each kind one: 64-bit and 32-bit, with one vCPU and with two.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,63 @@ import sys
 
 from rich.console import Console
 
-from disco.cli import status
+from disco.cli import status, vms
 from disco.cli.run import exit_status, node_memory_mib
 from disco.cli.terminal import Progress, say
-from disco.guests import images, workload
+from disco.guests import workload
 from disco.guests.workload import Workload
 from disco.hardware import Machine
 from disco.hardware.machine import DEFAULT_ENGINE
 from disco.monitor import Monitor, VirtualMachine
 from disco.observe.report import report, tables
 
-_NAMES = ("web", "db", "mail", "make")
+#: As `disco run` takes them.
+_WORDS = (
+    "web=debian-mips64el",
+    "db=debian-mips64el,vcpus=2",
+    "mail=debian-mipsel",
+    "make=debian-mipsel,vcpus=2",
+)
 _NODES = 4
+_CPUS = 8
 _MEMORY_MIB = 128
 
 _NEXT = """
 Three things to try next:
   disco follow                       one TLB miss of a VM through all its steps, with the guest's handler
   disco run --attach                 a shell in a Debian VM; Ctrl-] leaves it
-  disco run --vms 8 --nodes 2 --report -- sh -c 'cat /bin/busybox | sha256sum'
-                                     more VMs than nodes: see whose pages are where
+  disco run default,vcpus=4 debian-mipsel --report -- sh -c 'sha256sum /bin/busybox; nproc'
+                                     VMs of your own choice: see whose pages are where
 """
 
 
 def demo(*, seed: int, engine: str | None, offline: bool, as_json: bool) -> int:
     """Does it; 0 if each VM did what the host had worked out."""
-    image = images.build("default", offline=offline, progress=say)
+    wishes = vms.parse(_WORDS, count=1, vcpus=1, memory_mib=_MEMORY_MIB)
+    made = vms.build_images(wishes, offline=offline)
     machine = Machine(
         nodes=_NODES,
-        cpus=_NODES,
-        memory_mib_per_node=node_memory_mib(_NODES, len(_NAMES), _MEMORY_MIB),
+        cpus=_CPUS,
+        memory_mib_per_node=node_memory_mib(_NODES, len(wishes), _MEMORY_MIB),
         seed=seed,
         engine=engine or DEFAULT_ENGINE,
     )
-    work = {name: workload.make(seed + index) for index, name in enumerate(_NAMES)}
-    say(f"{len(_NAMES)} VMs of {_MEMORY_MIB} MiB on {machine}")
+    work = {wish.name: workload.make(seed + index) for index, wish in enumerate(wishes)}
+    say(f"{len(wishes)} VMs of {_MEMORY_MIB} MiB on {machine}")
     outcome = None
     with Monitor(machine, warn=say) as monitor:
         try:
-            for name, task in work.items():
+            for wish in wishes:
+                say(
+                    f"VM '{wish.name}': {wish.image}, {wish.vcpus} vCPU{'s' if wish.vcpus > 1 else ''}"
+                )
                 monitor.create_vm(
-                    name,
-                    image=image,
-                    memory_mib=_MEMORY_MIB,
-                    command=task.command,
-                    files=task.files,
+                    wish.name,
+                    image=made[wish.image],
+                    memory_mib=wish.memory_mib,
+                    vcpus=wish.vcpus,
+                    command=work[wish.name].command,
+                    files=work[wish.name].files,
                 ).boot()
             progress = Progress(monitor)
             outcome = monitor.run(until=progress.tick)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from disco.cli import status
 from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
-from disco.cli.vms import VmWish
+from disco.cli.vms import VmWish, build_images
 from disco.errors import ConfigError
-from disco.guests import images
 from disco.guests.images import Image
 from disco.hardware import Machine
 from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
@@ -62,10 +61,7 @@ def run(options: Options) -> int:
         raise ConfigError(
             "--attach: a terminal can be the console of one VM, and not print JSON too"
         )
-    made = {
-        name: images.build(name, offline=options.offline, progress=say)
-        for name in dict.fromkeys(wish.image for wish in options.vms if wish.image is not None)
-    }
+    made = build_images(options.vms, offline=options.offline)
     with Monitor(_machine(options), overcommit=options.overcommit, warn=say) as monitor:
         try:
             for wish in options.vms:
@@ -126,11 +122,11 @@ def exit_status(vms: list[VirtualMachine], outcome: Outcome | None) -> int:
 
 
 def _create(
-    monitor: Monitor, options: Options, wish: VmWish, made: Mapping[str, Image]
+    monitor: Monitor, options: Options, wish: VmWish, made: Mapping[str | None, Image]
 ) -> VirtualMachine:
     return monitor.create_vm(
         wish.name,
-        image=made[wish.image] if wish.image is not None else None,
+        image=made.get(wish.image),
         kernel=options.kernel,
         initrd=options.initrd,
         append=options.append,

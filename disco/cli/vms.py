@@ -14,7 +14,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disco.cli.terminal import say
 from disco.errors import ConfigError
+from disco.guests import images
+from disco.guests.images import Image
 
 _FORM = "[NAME=]IMAGE[,vcpus=N][,memory=MIB]"
 #: A guest takes its VM's name for its host name.
@@ -79,6 +82,16 @@ def parse(words: Sequence[str], *, count: int, vcpus: int, memory_mib: int) -> t
     if doubled:
         raise ConfigError(f"VM '{doubled[0]}': asked twice; each VM has a name of its own")
     return tuple(wishes)
+
+
+def build_images(wishes: Sequence[VmWish], *, offline: bool) -> dict[str | None, Image]:
+    """The images that VMs boot, by the names that they were asked for by.
+
+    Raises:
+        ImageError: one is unknown, or cannot be made.
+    """
+    names = dict.fromkeys(wish.image for wish in wishes)
+    return {name: images.build(name, offline=offline, progress=say) for name in names if name}
 
 
 def _setting(text: str, word: str) -> dict[str, int]:

@@ -93,6 +93,7 @@ class VirtualMachine:
         config: what was asked for.
         number: the engine's number, from 0 in the order of creation.
         cpus: the CPU of each vCPU.
+        kernel_bits: 32 or 64, the width of its kernel's addresses.
         console: what the guest has printed.
         hvc: what it has printed on its virtio console, if it has one.
         status: where the VM is in its life.
@@ -114,6 +115,7 @@ class VirtualMachine:
         self.config = config
         self.number = number
         self.cpus = cpus
+        self.kernel_bits = software.kernel.bits
         self.console = Console()
         self.hvc = Console()
         self.status = Status.CREATED

@@ -3,7 +3,7 @@
     digest    of the whole run
     machine   its description
     cpus      per CPU: where its time went; the parts are all of it
-    vms       per VM: end, instructions, cycles, traps, TLB misses, page faults, memory, console
+    vms       per VM: kernel, vCPUs, end, instructions, cycles, traps, TLB misses, page faults, memory, console
     memory    what the VMs together have, what the machine spends on it, pages by node and owner
     time      simulated and host time, and the share of the latter that was spent in Python
 
@@ -82,6 +82,8 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
     counters = usage.counters
     return {
         "name": vm.name,
+        "kernel_bits": vm.kernel_bits,
+        "vcpus": len(vm.cpus),
         "status": vm.status.value,
         "error": str(vm.error) if vm.error else None,
         "exit_status": vm.exit_status,
@@ -240,6 +242,8 @@ def _vm_table(vms: list[dict[str, Any]]) -> Table:
         table.add_column(vm["name"], justify="right", style="cyan", header_style="bold cyan")
     if len(vms) > 1:
         table.add_column("all", justify="right", header_style="bold")
+    table.add_row("kernel", *(f"{vm['kernel_bits']}-bit" for vm in vms))
+    table.add_row("vCPUs", *(str(vm["vcpus"]) for vm in vms))
     table.add_row("end", *(_end(vm) for vm in vms))
     for title, rows in _SECTIONS:
         if title:

@@ -49,6 +49,7 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
     assert [vm["name"] for vm in result["vms"]] == ["vm1", "vm2"]
     for vm in result["vms"]:
         assert (vm["status"], vm["exit_status"], vm["console"]) == ("halted", 0, "ok")
+        assert (vm["kernel_bits"], vm["vcpus"]) == (64, 1)
         assert vm["instructions"] > 0
         kinds = ("l2tlb_hits", "virtual_hits", "kernel_segment", "forwarded")
         assert 0 < sum(vm["tlb"][kind] for kind in kinds) <= vm["traps"]["tlb_refill"]

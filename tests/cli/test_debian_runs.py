@@ -29,14 +29,22 @@ def test_two_vcpus_come_up_in_debian(disco):
 
 
 def test_a_32_bit_kernel_runs_beside_a_64_bit_one(disco):
-    """In one run: each its own kernel and userland, one of them on several vCPUs."""
-    script = "uname -m; nproc; head -c 5 /bin/busybox | tail -c 1 | od -An -tu1"
-    done = disco("run", "wide=default", "old=debian-mipsel,vcpus=2", "--", "sh", "-c", script)
+    """In one run: each its own kernel and userland, one of them on two vCPUs, which both work."""
+    script = """
+        uname -m; nproc; head -c 5 /bin/busybox | tail -c 1 | od -An -tu1
+        for i in 1 2; do md5sum < /bin/busybox & done; wait"""
+    words = ("run", "wide=default", "old=debian-mipsel,vcpus=2", "--json")
+    done = disco(*words, "--", "sh", "-c", script)
     assert done.returncode == 0, done.stderr
-    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    result = json.loads(done.stdout)
     # Of an ELF file, the fifth byte is its class.
-    for line in ("wide | mips64", "wide | 1", "wide | 2", "old | mips", "old | 2", "old | 1"):
-        assert line in shown
+    expected = [("wide", 64, "mips64", "1", "2"), ("old", 32, "mips", "2", "1")]
+    for vm, (name, bits, *shown) in zip(result["vms"], expected, strict=True):
+        assert (vm["name"], vm["kernel_bits"]) == (name, bits)
+        _, _, output = vm["console"].partition("userland reached")
+        assert output.split()[:3] == shown
+    users = [cpu["cycles"]["user"] for cpu in result["cpus"]]
+    assert all(cycles > 1_000_000 for cycles in users[:3])
 
 
 def test_a_32_bit_kernel_uses_memory_that_it_cannot_map_at_once(disco):
@@ -79,9 +87,12 @@ def test_interpreter_and_translator_are_the_same_machine(disco):
 def test_the_demo_boots_four_vms_whose_results_are_the_hosts(disco):
     done = disco("demo")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("all 11 results are the host's") == 4
+    assert done.stderr.count("all 14 results are the host's") == 4
     for word in ("web", "db", "mail", "make", "node 3", "Three things to try next"):
         assert word in done.stdout
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["kernel", "64-bit", "64-bit", "32-bit", "32-bit"] in rows
+    assert ["vCPUs", "1", "2", "1", "2"] in rows
 
 
 def test_a_kernel_that_panics_ends_its_vm_with_125(disco, debian, tmp_path):
