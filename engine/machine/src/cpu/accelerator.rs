@@ -82,8 +82,8 @@ pub struct Layout {
     pub scratch: usize,
     /// ASID and mode as the tags below hold them, 64 bits.
     pub context: usize,
-    /// The first entry of the host translations for loads: tag and addend, 64 bits each, chosen by bits
-    /// 7:0 of the page number xor bits 15:8. The tag is virtual page | context; host address =
+    /// The first entry of the host translations for loads: tag and addend, 64 bits each, chosen by the
+    /// lowest bits of the page number. The tag is virtual page | context; host address =
     /// virtual address + addend.
     pub loads: usize,
     /// As `loads`, for stores.

@@ -349,6 +349,8 @@ struct FetchEntry {
     entry_points: u64,
     page: Mpn,
     slot: u32,
+    /// So that the size is a power of two.
+    _padding: u64,
 }
 
 /// Direct-mapped cache from virtual pages to decoded pages; purged as the host translations are.
@@ -357,7 +359,7 @@ pub(super) struct FetchTranslations {
     entries: [FetchEntry; FETCH_ENTRY_COUNT],
 }
 
-const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: 0 };
+const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: 0, _padding: 0 };
 
 impl FetchTranslations {
     /// Where the entries are, for `Layout`.
@@ -375,7 +377,7 @@ impl FetchTranslations {
 
     pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize, entry_points: u64) {
         let tag = pc & !(PAGE_BYTES - 1) | context;
-        self.entries[fetch_index(pc)] = FetchEntry { tag, entry_points, page, slot: slot as u32 };
+        self.entries[fetch_index(pc)] = FetchEntry { tag, entry_points, page, slot: slot as u32, _padding: 0 };
     }
 
     /// The entry points in the entry that `pc` would be in.

@@ -25,7 +25,7 @@ pub(super) type Context = u64;
 /// segments may be aliases of one page, so removal looks at these bits only.
 pub(super) const TLB_PAGE_BITS: u64 = (1 << 40) - PAGE_BYTES;
 
-pub(super) const ENTRY_COUNT: usize = 256;
+pub(super) const ENTRY_COUNT: usize = 1024;
 
 /// Contexts leave bits 11:10 of a tag clear, so nothing matches this.
 const EMPTY: Entry = Entry { tag: u64::MAX, addend: 0 };
@@ -154,10 +154,8 @@ impl HostTranslations {
     }
 }
 
-/// Stacks, heaps and libraries lie at round distances, so more than the lowest bits of the page number
-/// choose the entry; none that `remove` does not look at.
+/// Removal finds an entry by these bits of any alias of its page.
 #[inline(always)]
 fn index_of(vaddr: u64) -> usize {
-    let page = vaddr >> PAGE_SHIFT;
-    (page ^ (page >> ENTRY_COUNT.ilog2())) as usize % ENTRY_COUNT
+    (vaddr >> PAGE_SHIFT) as usize % ENTRY_COUNT
 }

@@ -15,7 +15,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
 use mips::{Insn, Op};
 
-use super::emitter::{Alu, Condition, Emitter, Host, Place, RAX, RCX, Width, field, frame};
+use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, Width, field, frame};
 use super::enter::Thunks;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
 use crate::uses::{HI, LO, reads, writes};
@@ -245,7 +245,8 @@ impl<'a> Codegen<'a> {
         self.site = Site { index: block.first, not_executed: block.count };
         if block.count > 0 {
             let spent = self.aside_here();
-            dynasm!(self.emitter.ops(); sub r15, block.count as i32; js =>spent);
+            self.emitter.alu_constant(Alu::Sub, Width::Double, R15, block.count as i32);
+            self.emitter.jump_if(Condition::Negative, spent);
         }
         if (block.first..block.first + block.count).any(|index| insn_at(index).op.uses_cp1()) {
             self.float_guard();
@@ -280,12 +281,12 @@ impl<'a> Codegen<'a> {
             let is_early = slot_writes.with(writes(insn)).meets(reads(insn));
             if is_early {
                 self.read(RAX, register);
-                dynasm!(self.emitter.ops(); mov [rsp + frame::WAITING], rax);
+                dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], rax);
             }
             self.link(insn, after);
             self.instruction(slot);
             match is_early {
-                true => dynasm!(self.emitter.ops(); mov rax, [rsp + frame::WAITING]),
+                true => dynasm!(self.emitter.ops(); mov rax, [BYTE rsp + frame::WAITING]),
                 false => self.read(RAX, register),
             }
             return self.leave_for_rax();
@@ -299,13 +300,13 @@ impl<'a> Codegen<'a> {
         if is_early {
             let condition = self.compare(insn);
             self.emitter.set_if(condition, RAX);
-            dynasm!(self.emitter.ops(); mov [rsp + frame::WAITING], eax);
+            dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], eax);
         }
         self.link(insn, after);
         self.instruction(slot);
         let condition = match is_early {
             true => {
-                dynasm!(self.emitter.ops(); cmp DWORD [rsp + frame::WAITING], 0);
+                dynasm!(self.emitter.ops(); cmp DWORD [BYTE rsp + frame::WAITING], 0);
                 Condition::NotEqual
             }
             false => self.compare(insn),
@@ -348,7 +349,7 @@ impl<'a> Codegen<'a> {
 
     /// `target` = the address `offset` bytes after the beginning of the page.
     fn page_address(&mut self, target: Host, offset: i32) {
-        dynasm!(self.emitter.ops(); mov Rq(target), [rsp + frame::PAGE]);
+        dynasm!(self.emitter.ops(); mov Rq(target), [BYTE rsp + frame::PAGE]);
         self.emitter.add_constant(target, target, offset);
     }
 
@@ -416,7 +417,7 @@ impl<'a> Codegen<'a> {
                 let elsewhere = self.emitter.new_label();
                 let page_bits = (self.region.page_address & 0x0fff_f000) as i32;
                 dynasm!(self.emitter.ops()
-                    ; mov eax, [rsp + frame::PAGE]
+                    ; mov eax, [BYTE rsp + frame::PAGE]
                     ; and eax, 0x0fff_f000
                     ; cmp eax, page_bits
                     ; jne =>elsewhere
@@ -456,7 +457,7 @@ impl<'a> Codegen<'a> {
 
     fn leave_for_region(&mut self, bits: u32) {
         dynasm!(self.emitter.ops()
-            ; mov rax, [rsp + frame::PAGE]
+            ; mov rax, [BYTE rsp + frame::PAGE]
             ; and rax, 0xf000_0000u32 as i32
             ; or rax, bits as i32
         );
@@ -465,28 +466,26 @@ impl<'a> Codegen<'a> {
 
     /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points.
     fn leave_for_rax(&mut self) {
-        const _: () = assert!(Layout::FETCH_BYTES == 24 && Layout::FETCH_COUNT == 256);
+        const _: () = assert!(Layout::FETCH_BYTES == 32 && Layout::FETCH_COUNT == 256);
         let fetches = field(Layout::CPU.fetches);
         let far = self.thunks.jump;
         self.write_back();
         dynasm!(self.emitter.ops()
+            ; mov ecx, eax
+            ; mov edx, eax
+            ; shr ecx, 7
+            ; shr edx, 15
+            ; xor ecx, edx
+            ; mov rdx, rax
+            ; and ecx, 0x1fe0
+            ; and rdx, -4096
+            ; mov [BYTE rsp + frame::PAGE], rdx
+            ; or rdx, [rbp + field(Layout::CPU.context)]
             ; test al, 3
             ; jne extern far
-            ; mov rcx, rax
-            ; and rcx, -4096
-            ; mov rdx, rcx
-            ; or rdx, [rbp + field(Layout::CPU.context)]
-            ; mov esi, ecx
-            ; shr esi, 12
-            ; mov edi, esi
-            ; shr edi, 8
-            ; xor esi, edi
-            ; movzx esi, sil
-            ; lea esi, [rsi + rsi * 2]
-            ; cmp rdx, [rbp + rsi * 8 + fetches]
+            ; cmp rdx, [rbp + rcx + fetches]
             ; jne extern far
-            ; mov rdx, [rbp + rsi * 8 + fetches + 8]
-            ; mov [rsp + frame::PAGE], rcx
+            ; mov rdx, [rbp + rcx + fetches + 8]
             ; and eax, 0xffc
             ; jmp QWORD [rdx + rax * 2]
         );
@@ -513,16 +512,13 @@ impl<'a> Codegen<'a> {
     /// Looks rax up in the host translations at `cache`: rcx becomes what to add. Jumps to `missed` if
     /// it is not there, or not a multiple of `bytes`. rdx is lost.
     pub fn translate(&mut self, cache: usize, bytes: u64, missed: DynamicLabel) {
-        const _: () = assert!(Layout::TRANSLATION_COUNT == 256);
+        const _: () = assert!(Layout::TRANSLATION_COUNT == 1024);
         let entries = field(cache);
         dynasm!(self.emitter.ops()
             ; mov ecx, eax
-            ; mov edx, eax
             ; shr ecx, 8
-            ; shr edx, 16
-            ; xor ecx, edx
             ; mov rdx, rax
-            ; and ecx, 0xff0
+            ; and ecx, 0x3ff0
             ; and rdx, -4096
             ; or rdx, [rbp + field(Layout::CPU.context)]
         );

@@ -19,6 +19,7 @@ pub type Host = u8;
 pub const RAX: Host = 0;
 pub const RCX: Host = 1;
 pub const RDX: Host = 2;
+pub const R15: Host = 15;
 
 /// Host registers that hold guest registers: the ones that calls preserve come first.
 pub const PINS: [Host; 10] = [3, 12, 13, 14, 6, 7, 8, 9, 10, 11];
@@ -29,11 +30,11 @@ pub const CPU_BIAS: usize = Layout::CPU.gpr + 128;
 /// The frame of translated code, as offsets from rsp.
 pub mod frame {
     /// Virtual address of the page being executed.
-    pub const PAGE: i32 = 0;
+    pub const PAGE: i8 = 0;
     /// A condition or jump target that waits for the delay slot.
-    pub const WAITING: i32 = 8;
+    pub const WAITING: i8 = 8;
     /// The address of an access that is being done out of line.
-    pub const ADDRESS: i32 = 16;
+    pub const ADDRESS: i8 = 16;
     /// Size of the frame. With the return address and six saved registers a multiple of 16.
     pub const BYTES: i32 = 40;
 }
@@ -69,6 +70,25 @@ pub enum Alu {
     Cmp,
 }
 
+impl Alu {
+    /// The opcode of `register op= operand`.
+    fn opcode(self) -> &'static [u8] {
+        match self {
+            Alu::Add => &[0x03],
+            Alu::Or => &[0x0b],
+            Alu::And => &[0x23],
+            Alu::Sub => &[0x2b],
+            Alu::Xor => &[0x33],
+            Alu::Cmp => &[0x3b],
+        }
+    }
+
+    /// Its number among the instructions with a constant.
+    fn number(self) -> u8 {
+        self.opcode()[0] >> 3
+    }
+}
+
 /// Shifts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shift {
@@ -76,6 +96,44 @@ pub enum Shift {
     Right,
     RightSigned,
     RotateRight,
+}
+
+impl Shift {
+    /// Its number among the shifts.
+    fn number(self) -> u8 {
+        match self {
+            Shift::RotateRight => 1,
+            Shift::Left => 4,
+            Shift::Right => 5,
+            Shift::RightSigned => 7,
+        }
+    }
+}
+
+const MOV_TO_REGISTER: &[u8] = &[0x8b];
+const MOV_TO_OPERAND: &[u8] = &[0x89];
+const MOV_CONSTANT: &[u8] = &[0xc7];
+const MOVSXD: &[u8] = &[0x63];
+const TEST: &[u8] = &[0x85];
+const LEA: &[u8] = &[0x8d];
+
+/// What an instruction works on beside a register.
+#[derive(Clone, Copy, Debug)]
+enum Operand {
+    Host(Host),
+    /// Memory at a register + an offset.
+    At(Host, i32),
+    /// Memory at a register + another, which is not rsp.
+    Sum(Host, Host),
+}
+
+fn operand(place: Place) -> Operand {
+    const RBP: Host = 5;
+    match place {
+        Place::Host(host) => Operand::Host(host),
+        Place::Cpu(offset) => Operand::At(RBP, offset),
+        Place::Zero => unreachable!("zero is nowhere"),
+    }
 }
 
 /// Conditions of jumps and of set and move instructions.
@@ -190,7 +248,7 @@ impl Emitter {
         }
     }
 
-    /// `target` = 1 if `condition`, else 0. `target` is rax, rcx or rdx.
+    /// `target` = 1 if `condition`, else 0.
     pub fn set_if(&mut self, condition: Condition, target: Host) {
         use Condition::*;
         match condition {
@@ -220,136 +278,178 @@ impl Emitter {
         }
     }
 
-    /// `target` = the value at `source`.
+    /// `target` = the value at `source`. Keeps the flags.
     pub fn load(&mut self, width: Width, target: Host, source: Place) {
-        match (width, source) {
-            // Keeps the flags.
-            (_, Place::Zero) => dynasm!(self.ops; mov Rd(target), 0),
-            (Width::Double, Place::Host(source)) if source == target => {}
-            (Width::Double, Place::Host(source)) => dynasm!(self.ops; mov Rq(target), Rq(source)),
-            (Width::Word, Place::Host(source)) => dynasm!(self.ops; mov Rd(target), Rd(source)),
-            (Width::Double, Place::Cpu(offset)) => dynasm!(self.ops; mov Rq(target), QWORD [rbp + offset]),
-            (Width::Word, Place::Cpu(offset)) => dynasm!(self.ops; mov Rd(target), DWORD [rbp + offset]),
+        match source {
+            Place::Zero => self.constant_keeping_flags(target, 0),
+            Place::Host(source) if source == target && width == Width::Double => {}
+            _ => self.encode(width, MOV_TO_REGISTER, target, operand(source)),
         }
     }
 
-    /// `target` = the low half of the value at `source`, sign-extended.
+    /// `target` = the low half of the value at `source`, sign-extended. Keeps the flags.
     pub fn load_signed(&mut self, target: Host, source: Place) {
         match source {
-            Place::Zero => dynasm!(self.ops; mov Rd(target), 0),
-            Place::Host(source) => dynasm!(self.ops; movsxd Rq(target), Rd(source)),
-            Place::Cpu(offset) => dynasm!(self.ops; movsxd Rq(target), DWORD [rbp + offset]),
+            Place::Zero => self.constant_keeping_flags(target, 0),
+            _ => self.encode(Width::Double, MOVSXD, target, operand(source)),
         }
     }
 
-    /// Stores all of `source` at `target`.
+    /// Stores all of `source` at `target`. Keeps the flags.
     pub fn store(&mut self, target: Place, source: Host) {
         match target {
             Place::Zero => {}
             Place::Host(target) if target == source => {}
-            Place::Host(target) => dynasm!(self.ops; mov Rq(target), Rq(source)),
-            Place::Cpu(offset) => dynasm!(self.ops; mov QWORD [rbp + offset], Rq(source)),
+            Place::Host(target) => self.encode(Width::Double, MOV_TO_REGISTER, target, Operand::Host(source)),
+            Place::Cpu(_) => self.encode(Width::Double, MOV_TO_OPERAND, source, operand(target)),
         }
     }
 
     /// `target` = `value`.
     pub fn constant(&mut self, target: Host, value: u64) {
+        match value {
+            0 => self.encode(Width::Word, Alu::Xor.opcode(), target, Operand::Host(target)),
+            _ => self.constant_keeping_flags(target, value),
+        }
+    }
+
+    fn constant_keeping_flags(&mut self, target: Host, value: u64) {
         if let Ok(value) = u32::try_from(value) {
-            dynasm!(self.ops; mov Rd(target), value as i32);
+            self.encode_short(Width::Word, 0xb8, target);
+            self.ops.push_u32(value);
         } else if let Ok(value) = i32::try_from(value as i64) {
-            dynasm!(self.ops; mov Rq(target), value);
+            self.encode(Width::Double, MOV_CONSTANT, 0, Operand::Host(target));
+            self.ops.push_i32(value);
         } else {
-            dynasm!(self.ops; mov Rq(target), QWORD value as i64);
+            self.encode_short(Width::Double, 0xb8, target);
+            self.ops.push_u64(value);
         }
     }
 
     /// `target` = `target` op the value at `source`.
     pub fn alu(&mut self, op: Alu, width: Width, target: Host, source: Place) {
-        macro_rules! forms {
-            ($name:ident) => {
-                match (width, source) {
-                    (Width::Double, Place::Host(source)) => dynasm!(self.ops; $name Rq(target), Rq(source)),
-                    (Width::Word, Place::Host(source)) => dynasm!(self.ops; $name Rd(target), Rd(source)),
-                    (Width::Double, Place::Cpu(offset)) => {
-                        dynasm!(self.ops; $name Rq(target), QWORD [rbp + offset]);
-                    }
-                    (Width::Word, Place::Cpu(offset)) => dynasm!(self.ops; $name Rd(target), DWORD [rbp + offset]),
-                    (Width::Double, Place::Zero) => dynasm!(self.ops; $name Rq(target), 0),
-                    (Width::Word, Place::Zero) => dynasm!(self.ops; $name Rd(target), 0),
-                }
-            };
-        }
-        match op {
-            Alu::Add => forms!(add),
-            Alu::Sub => forms!(sub),
-            Alu::And => forms!(and),
-            Alu::Or => forms!(or),
-            Alu::Xor => forms!(xor),
-            Alu::Cmp => forms!(cmp),
+        match source {
+            Place::Zero => self.alu_constant(op, width, target, 0),
+            _ => self.encode(width, op.opcode(), target, operand(source)),
         }
     }
 
     /// `target` = `target` op `value`, sign-extended.
     pub fn alu_constant(&mut self, op: Alu, width: Width, target: Host, value: i32) {
-        macro_rules! forms {
-            ($name:ident) => {
-                match width {
-                    Width::Double => dynasm!(self.ops; $name Rq(target), value),
-                    Width::Word => dynasm!(self.ops; $name Rd(target), value),
-                }
-            };
-        }
-        match op {
-            Alu::Add => forms!(add),
-            Alu::Sub => forms!(sub),
-            Alu::And => forms!(and),
-            Alu::Or => forms!(or),
-            Alu::Xor => forms!(xor),
-            Alu::Cmp => forms!(cmp),
-        }
+        self.encode_with_constant(op, width, Operand::Host(target), value);
     }
 
     /// Compares the 64-bit value at `place` with `value`, sign-extended.
     pub fn compare_constant(&mut self, place: Place, value: i32) {
         match place {
-            Place::Host(host) if value == 0 => dynasm!(self.ops; test Rq(host), Rq(host)),
-            Place::Host(host) => self.alu_constant(Alu::Cmp, Width::Double, host, value),
-            Place::Cpu(offset) => dynasm!(self.ops; cmp QWORD [rbp + offset], value),
+            Place::Host(host) if value == 0 => {
+                self.encode(Width::Double, TEST, host, Operand::Host(host));
+            }
+            Place::Host(_) | Place::Cpu(_) => {
+                self.encode_with_constant(Alu::Cmp, Width::Double, operand(place), value);
+            }
             Place::Zero => {
-                dynasm!(self.ops; xor eax, eax);
+                self.constant(RAX, 0);
                 self.alu_constant(Alu::Cmp, Width::Double, RAX, value);
+            }
+        }
+    }
+
+    // -- encoding ------------------------------------------------------------------------------------
+    //
+    // dynasm knows no short forms for registers and offsets that are values here, and translations are
+    // made of little else. Source of the encodings: the manufacturers' manuals, volume 2.
+
+    /// An instruction with a register and an operand.
+    fn encode(&mut self, width: Width, opcode: &[u8], register: Host, operand: Operand) {
+        let (index, base) = match operand {
+            Operand::Host(host) => (0, host),
+            Operand::At(base, _) => (0, base),
+            Operand::Sum(base, index) => (index, base),
+        };
+        let is_wide = width == Width::Double;
+        let extensions = u8::from(is_wide) << 3 | register >> 3 << 2 | index >> 3 << 1 | base >> 3;
+        if extensions != 0 {
+            self.ops.push(0x40 | extensions);
+        }
+        opcode.iter().for_each(|byte| self.ops.push(*byte));
+        self.encode_operand(register & 7, operand);
+    }
+
+    fn encode_operand(&mut self, register: u8, operand: Operand) {
+        /// In place of a base: there is a second byte.
+        const HAS_SUM: u8 = 4;
+        /// In a sum: there is no index.
+        const NO_INDEX: u8 = 4;
+        /// A base that is never without an offset.
+        const BASE_WITH_OFFSET: u8 = 5;
+        let mode = |bits: u8, rest: u8| bits << 6 | register << 3 | rest;
+        match operand {
+            Operand::Host(host) => self.ops.push(mode(3, host & 7)),
+            Operand::At(base, offset) => {
+                let (bits, low) = match i8::try_from(offset) {
+                    Ok(0) if base & 7 != BASE_WITH_OFFSET => (0, base & 7),
+                    Ok(_) => (1, base & 7),
+                    Err(_) => (2, base & 7),
+                };
+                self.ops.push(mode(bits, low));
+                if low == HAS_SUM {
+                    self.ops.push(NO_INDEX << 3 | low);
+                }
+                match bits {
+                    0 => {}
+                    1 => self.ops.push_i8(offset as i8),
+                    _ => self.ops.push_i32(offset),
+                }
+            }
+            Operand::Sum(base, index) => {
+                let has_offset = base & 7 == BASE_WITH_OFFSET;
+                self.ops.push(mode(u8::from(has_offset), HAS_SUM));
+                self.ops.push((index & 7) << 3 | base & 7);
+                if has_offset {
+                    self.ops.push(0);
+                }
+            }
+        }
+    }
+
+    /// An instruction with the register in its opcode.
+    fn encode_short(&mut self, width: Width, opcode: u8, register: Host) {
+        let extensions = u8::from(width == Width::Double) << 3 | register >> 3;
+        if extensions != 0 {
+            self.ops.push(0x40 | extensions);
+        }
+        self.ops.push(opcode | register & 7);
+    }
+
+    fn encode_with_constant(&mut self, op: Alu, width: Width, operand: Operand, value: i32) {
+        match i8::try_from(value) {
+            Ok(value) => {
+                self.encode(width, &[0x83], op.number(), operand);
+                self.ops.push_i8(value);
+            }
+            Err(_) => {
+                self.encode(width, &[0x81], op.number(), operand);
+                self.ops.push_i32(value);
             }
         }
     }
 
     /// `target` shifted by `count`, which is below the width.
     pub fn shift(&mut self, op: Shift, width: Width, target: Host, count: u8) {
-        let count = count as i8;
-        match (op, width) {
-            _ if count == 0 => {}
-            (Shift::Left, Width::Word) => dynasm!(self.ops; shl Rd(target), BYTE count),
-            (Shift::Left, Width::Double) => dynasm!(self.ops; shl Rq(target), BYTE count),
-            (Shift::Right, Width::Word) => dynasm!(self.ops; shr Rd(target), BYTE count),
-            (Shift::Right, Width::Double) => dynasm!(self.ops; shr Rq(target), BYTE count),
-            (Shift::RightSigned, Width::Word) => dynasm!(self.ops; sar Rd(target), BYTE count),
-            (Shift::RightSigned, Width::Double) => dynasm!(self.ops; sar Rq(target), BYTE count),
-            (Shift::RotateRight, Width::Word) => dynasm!(self.ops; ror Rd(target), BYTE count),
-            (Shift::RotateRight, Width::Double) => dynasm!(self.ops; ror Rq(target), BYTE count),
+        match count {
+            0 => {}
+            1 => self.encode(width, &[0xd1], op.number(), Operand::Host(target)),
+            _ => {
+                self.encode(width, &[0xc1], op.number(), Operand::Host(target));
+                self.ops.push(count);
+            }
         }
     }
 
     /// `target` shifted by cl, modulo the width.
     pub fn shift_by_cl(&mut self, op: Shift, width: Width, target: Host) {
-        match (op, width) {
-            (Shift::Left, Width::Word) => dynasm!(self.ops; shl Rd(target), cl),
-            (Shift::Left, Width::Double) => dynasm!(self.ops; shl Rq(target), cl),
-            (Shift::Right, Width::Word) => dynasm!(self.ops; shr Rd(target), cl),
-            (Shift::Right, Width::Double) => dynasm!(self.ops; shr Rq(target), cl),
-            (Shift::RightSigned, Width::Word) => dynasm!(self.ops; sar Rd(target), cl),
-            (Shift::RightSigned, Width::Double) => dynasm!(self.ops; sar Rq(target), cl),
-            (Shift::RotateRight, Width::Word) => dynasm!(self.ops; ror Rd(target), cl),
-            (Shift::RotateRight, Width::Double) => dynasm!(self.ops; ror Rq(target), cl),
-        }
+        self.encode(width, &[0xd3], op.number(), Operand::Host(target));
     }
 
     /// `target` = `base` + `value`.
@@ -360,23 +460,31 @@ impl Emitter {
         if target == base {
             return self.alu_constant(Alu::Add, Width::Double, target, value);
         }
-        match i8::try_from(value) {
-            Ok(value) => dynasm!(self.ops; lea Rq(target), [BYTE Rq(base) + value]),
-            Err(_) => dynasm!(self.ops; lea Rq(target), [DWORD Rq(base) + value]),
-        }
+        self.encode(Width::Double, LEA, target, Operand::At(base, value));
+    }
+
+    /// `target` = `a` + `b`, without the flags.
+    pub fn sum(&mut self, width: Width, target: Host, a: Host, b: Host) {
+        self.encode(width, LEA, target, Operand::Sum(a, b));
+    }
+
+    /// `target` = the low half of `base` + `value`.
+    pub fn add_constant_to_word(&mut self, target: Host, base: Host, value: i32) {
+        self.encode(Width::Word, LEA, target, Operand::At(base, value));
     }
 
     /// `target` = the value of `bytes` bytes at the address in `base` + `index`, extended to 64 bits.
     pub fn load_memory(&mut self, bytes: u64, is_signed: bool, target: Host, base: Host, index: Host) {
-        match (bytes, is_signed) {
-            (1, false) => dynasm!(self.ops; movzx Rd(target), BYTE [Rq(base) + Rq(index)]),
-            (1, true) => dynasm!(self.ops; movsx Rq(target), BYTE [Rq(base) + Rq(index)]),
-            (2, false) => dynasm!(self.ops; movzx Rd(target), WORD [Rq(base) + Rq(index)]),
-            (2, true) => dynasm!(self.ops; movsx Rq(target), WORD [Rq(base) + Rq(index)]),
-            (4, false) => dynasm!(self.ops; mov Rd(target), DWORD [Rq(base) + Rq(index)]),
-            (4, true) => dynasm!(self.ops; movsxd Rq(target), DWORD [Rq(base) + Rq(index)]),
-            _ => dynasm!(self.ops; mov Rq(target), QWORD [Rq(base) + Rq(index)]),
-        }
+        let (width, opcode): (Width, &[u8]) = match (bytes, is_signed) {
+            (1, false) => (Width::Word, &[0x0f, 0xb6]),
+            (1, true) => (Width::Double, &[0x0f, 0xbe]),
+            (2, false) => (Width::Word, &[0x0f, 0xb7]),
+            (2, true) => (Width::Double, &[0x0f, 0xbf]),
+            (4, false) => (Width::Word, MOV_TO_REGISTER),
+            (4, true) => (Width::Double, MOVSXD),
+            _ => (Width::Double, MOV_TO_REGISTER),
+        };
+        self.encode(width, opcode, target, Operand::Sum(base, index));
     }
 
     /// Extends the value of `bytes` bytes in `source`, zero-extended so far, into `target`.
@@ -392,10 +500,14 @@ impl Emitter {
     /// Stores the low `bytes` bytes of `source` at the address in `base` + `index`.
     pub fn store_memory(&mut self, bytes: u64, source: Host, base: Host, index: Host) {
         match bytes {
+            // Always with a prefix, without which some registers would be other ones.
             1 => dynasm!(self.ops; mov BYTE [Rq(base) + Rq(index)], Rb(source)),
-            2 => dynasm!(self.ops; mov WORD [Rq(base) + Rq(index)], Rw(source)),
-            4 => dynasm!(self.ops; mov DWORD [Rq(base) + Rq(index)], Rd(source)),
-            _ => dynasm!(self.ops; mov QWORD [Rq(base) + Rq(index)], Rq(source)),
+            2 => {
+                self.ops.push(0x66);
+                self.encode(Width::Word, MOV_TO_OPERAND, source, Operand::Sum(base, index));
+            }
+            4 => self.encode(Width::Word, MOV_TO_OPERAND, source, Operand::Sum(base, index)),
+            _ => self.encode(Width::Double, MOV_TO_OPERAND, source, Operand::Sum(base, index)),
         }
     }
 }

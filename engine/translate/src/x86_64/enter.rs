@@ -120,7 +120,7 @@ impl Thunks {
     pub fn emit(emitter: &mut Emitter) -> Thunks {
         let enter = emit_enter(emitter);
         let absent = emitter.address();
-        dynasm!(emitter.ops(); mov eax, eax; add rax, [rsp + frame::PAGE]);
+        dynasm!(emitter.ops(); mov eax, eax; add rax, [BYTE rsp + frame::PAGE]);
         let jump = emitter.address();
         dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; xor edx, edx);
         emit_leave(emitter);
@@ -130,7 +130,7 @@ impl Thunks {
             ; shr ecx, 16
             ; add r15, rcx
             ; movzx eax, ax
-            ; add rax, [rsp + frame::PAGE]
+            ; add rax, [BYTE rsp + frame::PAGE]
             ; mov [rbp + field(Layout::CPU.pc)], rax
             ; mov edx, 1
         );
@@ -187,7 +187,7 @@ fn emit_enter(emitter: &mut Emitter) -> usize {
         ; mov rbp, rdi
         ; stmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
         ; mov r15, rdx
-        ; mov [rsp + frame::PAGE], rcx
+        ; mov [BYTE rsp + frame::PAGE], rcx
         ; jmp rsi
     );
     enter

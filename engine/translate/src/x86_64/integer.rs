@@ -239,9 +239,15 @@ impl Codegen<'_> {
             self.emitter.load_signed(target, place);
             return self.write(insn.rd, target);
         }
-        let place = self.place(insn.rt);
-        self.read_word(RAX, insn.rs);
-        self.emitter.alu(alu, Width::Word, RAX, place);
+        match (alu, self.place(insn.rs), self.place(insn.rt)) {
+            (Alu::Add, Place::Host(left), Place::Host(right)) => {
+                self.emitter.sum(Width::Word, RAX, left, right);
+            }
+            (_, left, right) => {
+                self.emitter.load(Width::Word, RAX, left);
+                self.emitter.alu(alu, Width::Word, RAX, right);
+            }
+        }
         self.write_word(insn.rd, RAX);
     }
 
@@ -262,7 +268,7 @@ impl Codegen<'_> {
         let (left_place, right_place) = (self.place(left), self.place(right));
         match (alu, left_place, right_place) {
             (Alu::Add, Place::Host(left), Place::Host(right)) if left != target => {
-                dynasm!(self.emitter.ops(); lea Rq(target), [Rq(left) + Rq(right)]);
+                self.emitter.sum(Width::Double, target, left, right);
             }
             _ => {
                 self.emitter.load(Width::Double, target, left_place);
@@ -296,7 +302,13 @@ impl Codegen<'_> {
                 self.write(insn.rt, target);
             }
             Width::Word => {
-                self.sum(RAX, insn.rs, value);
+                match self.place(insn.rs) {
+                    Place::Host(host) => self.emitter.add_constant_to_word(RAX, host, value),
+                    place => {
+                        self.emitter.load(Width::Word, RAX, place);
+                        self.emitter.alu_constant(Alu::Add, Width::Word, RAX, value);
+                    }
+                }
                 self.write_word(insn.rt, RAX);
             }
             Width::Double => {
@@ -356,15 +368,17 @@ impl Codegen<'_> {
 
     fn set_on(&mut self, insn: Insn, condition: Condition) {
         self.compare_registers(insn.rs, insn.rt);
-        self.emitter.set_if(condition, RAX);
-        self.write(insn.rd, RAX);
+        let target = self.target(insn.rd, RAX);
+        self.emitter.set_if(condition, target);
+        self.write(insn.rd, target);
     }
 
     fn set_on_immediate(&mut self, insn: Insn, condition: Condition) {
         let place = self.place(insn.rs);
         self.emitter.compare_constant(place, i32::from(insn.imm));
-        self.emitter.set_if(condition, RAX);
-        self.write(insn.rt, RAX);
+        let target = self.target(insn.rt, RAX);
+        self.emitter.set_if(condition, target);
+        self.write(insn.rt, target);
     }
 
     fn trap_on(&mut self, insn: Insn, condition: Condition) {
@@ -427,17 +441,25 @@ impl Codegen<'_> {
     }
 
     fn extract(&mut self, insn: Insn, width: Width, position: u8, size: u8) {
-        self.read(RAX, insn.rs);
-        self.emitter.shift(Shift::Right, width, RAX, position);
-        let mask = u64::MAX >> (64 - size);
-        match i32::try_from(mask) {
-            Ok(mask) => self.emitter.alu_constant(Alu::And, Width::Word, RAX, mask),
-            Err(_) => {
-                self.emitter.constant(RCX, mask);
-                self.emitter.alu(Alu::And, Width::Double, RAX, Place::Host(RCX));
+        let target = self.target(insn.rt, RAX);
+        if size == 32 && position == 0 {
+            self.read_word(target, insn.rs);
+        } else {
+            self.read(target, insn.rs);
+            self.emitter.shift(Shift::Right, width, target, position);
+            match i32::try_from(u64::MAX >> (64 - size)) {
+                Ok(mask) => self.emitter.alu_constant(Alu::And, Width::Word, target, mask),
+                Err(_) if size == 32 => self.emitter.load(Width::Word, target, Place::Host(target)),
+                Err(_) => {
+                    self.emitter.shift(Shift::Left, Width::Double, target, 64 - size);
+                    self.emitter.shift(Shift::Right, Width::Double, target, 64 - size);
+                }
             }
         }
-        self.write_width(insn.rt, width);
+        match width {
+            Width::Word => self.write_word(insn.rt, target),
+            Width::Double => self.write(insn.rt, target),
+        }
     }
 
     fn insert(&mut self, insn: Insn, width: Width, first: u8, last: u8) {

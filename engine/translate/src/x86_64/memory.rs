@@ -113,19 +113,19 @@ impl Codegen<'_> {
         let aside = self.aside_here();
         let bits = bytes as i32 - 1;
         self.address(insn);
-        dynasm!(self.emitter.ops(); mov [rsp + frame::ADDRESS], rax; and rax, -(bytes as i32));
+        dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::ADDRESS], rax; and rax, -(bytes as i32));
         self.translate(Layout::CPU.loads, 1, missed);
         self.emitter.load_memory(bytes, false, RAX, RAX, RCX);
         self.emitter.place(merge);
         let thunk = self.thunks.load_around[usize::from(bytes == 8)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
-            dynasm!(codegen.emitter.ops(); mov rax, [rsp + frame::ADDRESS]);
+            dynasm!(codegen.emitter.ops(); mov rax, [BYTE rsp + frame::ADDRESS]);
             codegen.call_helper(thunk, aside);
             codegen.emitter.jump(merge);
         });
         // By how many bits the value is shifted.
-        dynasm!(self.emitter.ops(); mov ecx, [rsp + frame::ADDRESS]);
+        dynasm!(self.emitter.ops(); mov ecx, [BYTE rsp + frame::ADDRESS]);
         if is_left {
             dynasm!(self.emitter.ops(); not ecx);
         }
