@@ -8,6 +8,7 @@
 //! ```text
 //! translator.rs  the translations of a CPU: what there is, how it is found, when it lapses
 //! region.rs      which instructions are translated together, and in which host registers they work
+//! flow.rs        which registers hold what at the borders of blocks
 //! uses.rs        which registers an instruction reads and writes
 //! x86_64/        the back end
 //!   codegen.rs   blocks, branches, and the ways out
@@ -35,6 +36,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod flow;
 #[cfg(target_arch = "x86_64")]
 mod region;
 #[cfg(target_arch = "x86_64")]

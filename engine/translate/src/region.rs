@@ -204,8 +204,6 @@ impl Source<'_> {
 #[derive(Clone, Debug)]
 pub struct Pins {
     hosts: [Option<Host>; REGISTER_COUNT],
-    /// Those that the region writes.
-    written: Registers,
 }
 
 impl Pins {
@@ -215,7 +213,6 @@ impl Pins {
         /// Fewer uses than this do not pay for loading and storing.
         const USES_MIN: u64 = 3;
         let mut uses = [0u64; REGISTER_COUNT];
-        let mut written = Registers::NONE;
         let loops = region.loops(insn_at);
         for block in region.blocks.values() {
             let weight = weight(block, &loops);
@@ -224,7 +221,6 @@ impl Pins {
                 for register in reads(insn).iter().chain(writes(insn).iter()) {
                     uses[usize::from(register)] += weight;
                 }
-                written = written.with(writes(insn));
             }
         }
         let mut order: Vec<u8> = (0..CONDITIONS).filter(|r| uses[usize::from(*r)] >= USES_MIN).collect();
@@ -233,7 +229,7 @@ impl Pins {
         for (register, host) in order.into_iter().zip(PINS) {
             hosts[usize::from(register)] = Some(host);
         }
-        Pins { hosts, written }
+        Pins { hosts }
     }
 
     /// The host register of `register`.
@@ -241,14 +237,14 @@ impl Pins {
         self.hosts[usize::from(register)]
     }
 
-    /// All pairs of guest and host registers.
-    pub fn all(&self) -> impl Iterator<Item = (u8, Host)> + '_ {
-        (0..REGISTER_COUNT as u8).filter_map(|register| Some((register, self.host(register)?)))
+    /// The pairs of guest and host registers whose guest register is among `registers`.
+    pub fn among(&self, registers: Registers) -> impl Iterator<Item = (u8, Host)> + '_ {
+        registers.iter().filter_map(|register| Some((register, self.host(register)?)))
     }
 
-    /// The pairs whose guest register the region writes.
-    pub fn written(&self) -> impl Iterator<Item = (u8, Host)> + '_ {
-        self.all().filter(|(register, _)| self.written.meets(Registers::of(*register)))
+    /// Those of `registers` that are in host registers.
+    pub fn pinned(&self, registers: Registers) -> Registers {
+        self.among(registers).fold(Registers::NONE, |all, (register, _)| all.with(Registers::of(register)))
     }
 }
 

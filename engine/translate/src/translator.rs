@@ -8,11 +8,14 @@ use machine::cpu::{Accelerator, CodeKey, CodePage, PAGE_INSNS, Ran};
 use machine::{Cpu, PAGE_BYTES};
 
 use crate::BufferError;
+use crate::flow::Flow;
 use crate::region::{Pins, Source};
+use crate::uses::Registers;
 use crate::x86_64::buffer::CodeBuffer;
+use crate::x86_64::codegen::{self, Plan};
 use crate::x86_64::emitter::Emitter;
 use crate::x86_64::enter::{self, Thunks};
-use crate::x86_64::{codegen, integer};
+use crate::x86_64::integer;
 
 /// What a translator may use, and when it acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ struct Block {
     /// Where its code is, which expects registers in their pins.
     address: usize,
     pins: Arc<Pins>,
+    /// What must be in them.
+    live: Registers,
 }
 
 /// The entry points of a page: the address of host code for each instruction.
@@ -154,7 +159,7 @@ impl Translator {
         }
         let base = self.buffer.next_address();
         if let Some(block) = self.page(key, state).blocks.get(&head) {
-            let code = codegen::generate_entry(&block.pins, block.address, base);
+            let code = codegen::generate_entry(&block.pins, block.live, block.address, base);
             let address = self.keep(&code);
             let page = self.page(key, state);
             page.entry_points[head] = address as u64;
@@ -183,13 +188,16 @@ impl Translator {
             return false;
         }
         let pins = Arc::new(Pins::choose(&region, &mut insn_at));
+        let flow = Flow::of(&region, &mut insn_at);
         let entry_points = self.page(key, state).entry_points.as_ptr() as u64;
-        let made = codegen::generate(&region, &pins, &mut insn_at, &self.thunks, entry_points, float_model, base);
+        let plan = Plan { region: &region, pins: &pins, flow: &flow, entry_points, float_model };
+        let made = codegen::generate(plan, &mut insn_at, &self.thunks, base);
         let address = self.keep(&made.code);
         let absent = self.thunks.absent as u64;
         let page = self.page(key, state);
         for (index, offset) in made.blocks {
-            page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins) });
+            let live = flow.border(index).live;
+            page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
         }
         for (index, offset) in made.entries {
             if page.entry_points[index] == absent {

@@ -15,7 +15,7 @@ pub const CONDITIONS: u8 = 35;
 pub const REGISTER_COUNT: usize = 36;
 
 /// A set of registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Registers(u64);
 
 impl Registers {
@@ -30,6 +30,11 @@ impl Registers {
     /// Those of both.
     pub fn with(self, other: Registers) -> Registers {
         Registers(self.0 | other.0)
+    }
+
+    /// Those that are not in `other`.
+    pub fn without(self, other: Registers) -> Registers {
+        Registers(self.0 & !other.0)
     }
 
     /// Whether the two have one in common.

@@ -1,15 +1,17 @@
 //! From a region to host code: blocks, their ends, and the ways out.
 //!
 //! ```text
-//! entry:   load the pinned registers, jump to the block
+//! entry:   load pinned registers, jump to the block
 //! block:   budget -= count; if negative, go aside at the first instruction
 //!          the instructions
 //!          the end: jump to a block of the region, or write back and leave for elsewhere
 //! aside:   number of instructions not executed and index of the one to interpret; write back; leave
 //! ```
 //!
-//! Every way out writes back all pinned registers that the region writes: they hold their values from
-//! the entry on. What is rare is emitted behind the blocks.
+//! A way out stores the pinned registers that are dirty there, and an entry loads those that are live:
+//! `flow.rs`. What is rare is emitted behind the blocks.
+
+use std::collections::HashMap;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
@@ -17,8 +19,9 @@ use mips::{Insn, Op};
 
 use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, Width, field, frame};
 use super::enter::Thunks;
+use crate::flow::Flow;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
-use crate::uses::{HI, LO, reads, writes};
+use crate::uses::{HI, LO, Registers, reads, writes};
 
 /// Where the interpreter goes on if the instruction that is being emitted cannot be done here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +41,19 @@ pub struct Codegen<'a> {
     pub thunks: &'a Thunks,
     region: &'a Region,
     pins: &'a Pins,
+    flow: &'a Flow,
     /// Address of the page's table of entry points.
     entry_points: u64,
     labels: Vec<(usize, DynamicLabel)>,
     /// Offsets of the blocks emitted so far.
     placed: Vec<(usize, usize)>,
-    /// Writes back and goes aside; eax says where.
-    aside: DynamicLabel,
+    /// Store what is dirty and go aside; eax says where.
+    asides: HashMap<Registers, DynamicLabel>,
+    /// Pinned registers that may differ from what the CPU holds, at the present instruction.
+    dirty: Registers,
     site: Site,
-    /// The label of the way out at a site.
-    site_label: Option<(Site, DynamicLabel)>,
+    /// The label of the way out at a site, with what is dirty there.
+    site_label: Option<(Site, Registers, DynamicLabel)>,
     later: Vec<Later<'a>>,
     /// The register model of the floating-point unit, if it was usable: `Cpu::float_model`.
     pub float_model: Option<bool>,
@@ -63,29 +69,40 @@ pub struct Translation {
     pub blocks: Vec<(usize, usize)>,
 }
 
-/// Emits `region` for address `base`.
+/// What code is made of.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    pub region: &'a Region,
+    pub pins: &'a Pins,
+    pub flow: &'a Flow,
+    /// Address of the page's table of entry points.
+    pub entry_points: u64,
+    /// The register model of the floating-point unit, if it is usable.
+    pub float_model: Option<bool>,
+}
+
+/// Emits code for address `base`.
 pub fn generate(
-    region: &Region,
-    pins: &Pins,
+    plan: Plan<'_>,
     insn_at: &mut dyn FnMut(usize) -> Insn,
     thunks: &Thunks,
-    entry_points: u64,
-    float_model: Option<bool>,
     base: usize,
 ) -> Translation {
+    let Plan { region, pins, flow, entry_points, float_model } = plan;
     let mut emitter = Emitter::new(base);
     let labels = region.blocks.keys().map(|first| (*first, emitter.new_label())).collect();
-    let aside = emitter.new_label();
     let site = Site { index: 0, not_executed: 0 };
     let mut codegen = Codegen {
         emitter,
         thunks,
         region,
         pins,
+        flow,
         entry_points,
         labels,
         placed: Vec::new(),
-        aside,
+        asides: HashMap::new(),
+        dirty: Registers::NONE,
         site,
         site_label: None,
         later: Vec::new(),
@@ -98,25 +115,26 @@ pub fn generate(
         codegen.block(block, next, insn_at);
     }
     let entries = region.entries.iter().map(|first| codegen.entry(*first)).collect();
-    codegen.finish_aside();
     while !codegen.later.is_empty() {
         for later in std::mem::take(&mut codegen.later) {
             later(&mut codegen);
         }
     }
+    codegen.finish_asides();
     Translation { code: codegen.emitter.finish(), entries, blocks: codegen.placed }
 }
 
-/// Code that enters a block at the address `block` of a region with these `pins`, for address `base`.
-pub fn generate_entry(pins: &Pins, block: usize, base: usize) -> Vec<u8> {
+/// Code that enters a block at the address `block` of a region with these `pins`, of which `live` must be
+/// loaded, for address `base`.
+pub fn generate_entry(pins: &Pins, live: Registers, block: usize, base: usize) -> Vec<u8> {
     let mut emitter = Emitter::new(base);
-    load_pins(&mut emitter, pins);
+    load_pins(&mut emitter, pins, live);
     emitter.jump_to(block);
     emitter.finish()
 }
 
-fn load_pins(emitter: &mut Emitter, pins: &Pins) {
-    for (register, host) in pins.all() {
+fn load_pins(emitter: &mut Emitter, pins: &Pins, live: Registers) {
+    for (register, host) in pins.among(live) {
         emitter.load(Width::Double, host, home(register));
     }
 }
@@ -148,6 +166,7 @@ impl<'a> Codegen<'a> {
         }
         let place = self.place(register);
         self.emitter.store(place, host);
+        self.dirty = self.dirty.with(self.pins.pinned(Registers::of(register)));
     }
 
     /// Writes a value known now.
@@ -184,14 +203,14 @@ impl<'a> Codegen<'a> {
 
     /// Where to jump if the interpreter must do the present instruction.
     pub fn aside_here(&mut self) -> DynamicLabel {
-        let site = self.site;
-        if let Some((known, label)) = self.site_label
-            && known == site
+        let (site, dirty) = (self.site, self.dirty);
+        if let Some((known_site, known_dirty, label)) = self.site_label
+            && (known_site, known_dirty) == (site, dirty)
         {
             return label;
         }
         let label = self.emitter.new_label();
-        self.site_label = Some((site, label));
+        self.site_label = Some((site, dirty, label));
         self.later(move |codegen| {
             codegen.emitter.place(label);
             codegen.go_aside(site);
@@ -199,25 +218,37 @@ impl<'a> Codegen<'a> {
         label
     }
 
-    /// Emits something behind the blocks.
+    /// Emits something behind the blocks, where what is dirty will be as it is now.
     pub fn later(&mut self, emit: impl FnOnce(&mut Codegen<'a>) + 'a) {
-        self.later.push(Box::new(emit));
+        let dirty = self.dirty;
+        self.later.push(Box::new(move |codegen| {
+            codegen.dirty = dirty;
+            emit(codegen);
+        }));
     }
 
     fn go_aside(&mut self, site: Site) {
         let words = ((site.not_executed << 16) | (site.index * 4)) as u32;
         self.emitter.constant(RAX, u64::from(words));
-        self.emitter.jump(self.aside);
+        let emitter = &mut self.emitter;
+        let aside = *self.asides.entry(self.dirty).or_insert_with(|| emitter.new_label());
+        self.emitter.jump(aside);
     }
 
-    fn finish_aside(&mut self) {
-        self.emitter.place(self.aside);
-        self.write_back();
-        self.emitter.jump_to(self.thunks.aside);
+    fn finish_asides(&mut self) {
+        // In an order of their own, so that the same region gives the same code.
+        let mut asides: Vec<(Registers, DynamicLabel)> = std::mem::take(&mut self.asides).into_iter().collect();
+        asides.sort_by_key(|(dirty, _)| *dirty);
+        for (dirty, label) in asides {
+            self.emitter.place(label);
+            self.dirty = dirty;
+            self.write_back();
+            self.emitter.jump_to(self.thunks.aside);
+        }
     }
 
     fn write_back(&mut self) {
-        for (register, host) in self.pins.written() {
+        for (register, host) in self.pins.among(self.dirty) {
             self.emitter.store(home(register), host);
         }
     }
@@ -225,7 +256,7 @@ impl<'a> Codegen<'a> {
     /// Emits the entry to the block at `first`; returns its offset.
     fn entry(&mut self, first: usize) -> (usize, usize) {
         let offset = self.emitter.ops().offset().0;
-        load_pins(&mut self.emitter, self.pins);
+        load_pins(&mut self.emitter, self.pins, self.flow.border(first).live);
         let label = self.label_of(first).expect("an entry is a block of the region");
         self.emitter.jump(label);
         (first, offset)
@@ -242,6 +273,7 @@ impl<'a> Codegen<'a> {
         self.emitter.place(label);
         self.placed.push((block.first, self.emitter.ops().offset().0));
         self.known = [None; 32];
+        self.dirty = self.pins.pinned(self.flow.border(block.first).dirty);
         self.site = Site { index: block.first, not_executed: block.count };
         if block.count > 0 {
             let spent = self.aside_here();
@@ -321,10 +353,10 @@ impl<'a> Codegen<'a> {
         self.link(insn, index + 2);
         let condition = self.compare(insn).inverse();
         self.emitter.jump_if(condition, not_taken);
-        let known = self.known;
+        let (known, dirty) = (self.known, self.dirty);
         self.instruction(slot);
         self.go_to(Target::of(insn, index), None);
-        self.known = known;
+        (self.known, self.dirty) = (known, dirty);
         self.emitter.place(not_taken);
         dynasm!(self.emitter.ops(); lea r15, [r15 + 1]);
         self.go_to_index(index + 2, next);
