@@ -249,27 +249,38 @@ def instruction_rows() -> list[InstructionRow]:
 
 @final
 class BareMachine:
-    """One CPU with memory and devices, without the monitor. `vm` and `vcpu` are always 0 and ignored."""
+    """CPUs with memory and devices, without the monitor. `vm` is always 0 and ignored; a vCPU is a CPU."""
 
-    def __new__(cls, *, memory_bytes: int) -> Self: ...
+    def __new__(
+        cls,
+        *,
+        memory_bytes: int,
+        cpus: int = 1,
+        interleave_cycles: int = 2000,
+        engine: str = "translator",
+    ) -> Self:
+        """Raises ValueError naming what was asked and what is possible."""
     @property
-    def now(self) -> int: ...
-    def set_cpu(self, *, pc: int, gpr: Mapping[int, int]) -> None: ...
+    def now(self) -> int:
+        """Simulated time of the CPU that is furthest behind, in cycles."""
+    def set_cpu(self, *, pc: int, gpr: Mapping[int, int]) -> None:
+        """Where CPU 0 starts, and with which registers. It starts the others itself."""
     def add_window(self, vm: int, paddr: int, size: int) -> None: ...
     def latch(self, vm: int, paddr: int, size: int, value: int) -> None: ...
     def post(self, vm: int, paddr: int, size: int) -> None: ...
     def trap(self, vm: int, paddr: int, size: int) -> None: ...
-    def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None: ...
+    def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
+        """ValueError on a machine of several CPUs, which have a global interrupt controller."""
     def set_wire(self, vm: int, source: int, level: bool) -> None:
-        """ValueError: one CPU needs no global interrupt controller."""
+        """ValueError on a machine of one CPU, which has no global interrupt controller."""
     def complete_access(self, vm: int, vcpu: int, value: int) -> None: ...
     def read_physical(self, vm: int, paddr: int, length: int) -> bytes: ...
     def write_physical(self, vm: int, paddr: int, data: bytes) -> None: ...
     def run(self, until: int) -> list[Event]:
-        """Runs until a device is accessed, the CPU powers off, or time reaches `until`."""
+        """Runs until CPUs access devices or power off, or time reaches `until`."""
     def next_event(self) -> int | None: ...
-    def counters(self) -> dict[str, int]:
-        """Instructions, cycles by mode, exceptions, device accesses."""
+    def counters(self, cpu: int) -> dict[str, int]:
+        """Instructions, cycles by mode, exceptions, device accesses. The cycles together are its clock."""
 
 def assemble(source: str, base: int) -> bytes:
     """Assembles MIPS64 text at virtual address `base`. ValueError names the line."""

@@ -215,6 +215,8 @@ def bare(
     context: typer.Context,
     image: ImageName = "default",
     memory: Annotated[int, typer.Option(help="Memory in MiB, up to 256.", metavar="MIB")] = 128,
+    cpus: Annotated[int, typer.Option(help="CPUs of the machine, 1 to 16.")] = 1,
+    engine: EngineName = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the same in a VM too, and show both.")
     ] = False,
@@ -229,12 +231,13 @@ def bare(
     """
     Boot the same kernel on the machine itself, without Disco, and run a command.
 
-    The baseline of every comparison: one CPU, the same devices, the kernel in kernel mode. With --compare
-    the table shows what the monitor costs, in simulated cycles.
+    The baseline of every comparison: the same devices, the kernel in kernel mode. With --compare the table
+    shows what the monitor costs, in simulated cycles; the VM has as many vCPUs as the machine has CPUs.
 
     \b
     Examples:
       disco bare -- uname -a
+      disco bare --cpus 8 -- nproc
       disco bare --compare -- sh -c 'sha256sum /bin/busybox'
     """
     from disco.cli import bare as command
@@ -242,6 +245,8 @@ def bare(
     options = command.Options(
         image=image,
         memory_mib=memory,
+        cpus=cpus,
+        engine=engine,
         seed=seed,
         timeout_seconds=timeout,
         compare=compare,

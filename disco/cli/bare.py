@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from disco.errors import ConfigError
 from disco.guests import images
 from disco.guests.images import Image
 from disco.hardware import Machine
+from disco.hardware.machine import DEFAULT_ENGINE
 from disco.monitor import Monitor, Status
 from disco.monitor.bare import NAME, BareMachine
 
@@ -36,6 +38,8 @@ class Options:
 
     image: str
     memory_mib: int
+    cpus: int
+    engine: str | None
     seed: int
     timeout_seconds: float | None
     compare: bool
@@ -50,13 +54,17 @@ class Side:
 
     Attributes:
         cycles: simulated time from power on to power off.
+        digest: of the run.
         counters: what was counted, by name.
+        cpus: the same of each CPU or vCPU.
         console: what was printed.
         exit_status: of the command; None if the machine did not power off in order.
     """
 
     cycles: int
+    digest: str
     counters: dict[str, int]
+    cpus: tuple[Mapping[str, int], ...]
     console: str
     exit_status: int | None
     is_over: bool
@@ -68,7 +76,11 @@ def bare(options: Options) -> int:
         raise ConfigError("disco bare: no command asked; 'disco bare -- nproc' is possible")
     image = images.build(options.image, offline=options.offline, progress=say)
     machine = Machine(
-        nodes=1, cpus=1, memory_mib_per_node=options.memory_mib * 2 + 8, seed=options.seed
+        nodes=1,
+        cpus=options.cpus,
+        memory_mib_per_node=options.memory_mib * 2 + 8,
+        seed=options.seed,
+        engine=options.engine or DEFAULT_ENGINE,
     )
     alone = _alone(machine, options, image)
     in_vm = _in_vm(machine, options, image) if options.compare else None
@@ -83,14 +95,17 @@ def bare(options: Options) -> int:
 
 
 def _alone(machine: Machine, options: Options, image: Image) -> Side:
-    say(f"booting on the bare machine: one CPU at {machine.clock_hz // 1_000_000} MHz")
+    cpus = "one CPU" if machine.cpus == 1 else f"{machine.cpus} CPUs"
+    say(f"booting on the bare machine: {cpus} at {machine.clock_hz // 1_000_000} MHz")
     bare_machine = BareMachine(
         machine, memory_mib=options.memory_mib, image=image, command=options.command
     )
     bare_machine.run(seconds=options.timeout_seconds)
     return Side(
         cycles=bare_machine.now,
+        digest=bare_machine.digest(),
         counters=bare_machine.counters,
+        cpus=bare_machine.cpus,
         console=bare_machine.console.text,
         exit_status=bare_machine.exit_status,
         is_over=bare_machine.status is not Status.RUNNING,
@@ -101,15 +116,22 @@ def _in_vm(machine: Machine, options: Options, image: Image) -> Side:
     say("booting the same in a VM under Disco")
     with Monitor(machine, warn=say) as monitor:
         vm = monitor.create_vm(
-            NAME, image=image, memory_mib=options.memory_mib, command=options.command
+            NAME,
+            image=image,
+            memory_mib=options.memory_mib,
+            vcpus=machine.cpus,
+            command=options.command,
         )
         vm.boot()
         monitor.run(seconds=options.timeout_seconds)
     counters = dict(vm.usage.counters)
     names = [name for name, _ in _ROWS if name.startswith("cycles")]
     return Side(
-        cycles=sum(counters[name] for name in names),
+        # The first vCPU has its CPU to itself, so its time is the VM's.
+        cycles=sum(vm.usage.vcpus[0][name] for name in names),
+        digest=monitor.digest(),
         counters=counters,
+        cpus=vm.usage.vcpus,
         console=vm.console.text,
         exit_status=vm.exit_status,
         is_over=vm.status is not Status.CLOSED,
@@ -128,8 +150,10 @@ def as_data(alone: Side, in_vm: Side | None) -> dict[str, Any]:
 def _side_data(side: Side) -> dict[str, Any]:
     return {
         "cycles": side.cycles,
+        "digest": side.digest,
         "exit_status": side.exit_status,
         "counters": side.counters,
+        "cpus": list(side.cpus),
         "console": side.console,
     }
 
@@ -138,13 +162,14 @@ def _show(alone: Side, in_vm: Side | None) -> None:
     sys.stdout.write(alone.console)
     if not alone.console.endswith("\n"):
         sys.stdout.write("\n")
-    table = Table(title="From power on to power off", title_justify="left", box=box.SIMPLE)
+    title = "From power on to power off; all CPUs together, but for the time"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
     table.add_column("")
     table.add_column("bare machine", justify="right")
     if in_vm is not None:
         table.add_column("VM under Disco", justify="right")
         table.add_column("ratio", justify="right")
-    table.add_row("cycles", *_cells(alone.cycles, in_vm.cycles if in_vm else None))
+    table.add_row("time in cycles", *_cells(alone.cycles, in_vm.cycles if in_vm else None))
     for name, title in _ROWS:
         vm_value = in_vm.counters.get(name) if in_vm else None
         table.add_row(title, *_cells(alone.counters.get(name), vm_value))

@@ -1,16 +1,21 @@
 """The bare machine: the same kernel and devices as in a VM, with no monitor in between.
 
 It is the baseline of a comparison: what a workload costs in a VM, over what it costs here, is what Disco costs.
-One CPU; the kernel runs in kernel mode and owns the TLB, and each exception goes where the manual says.
+The kernel runs in kernel mode and owns the TLB, and each exception goes where the manual says. Several
+CPUs have the interrupt controller and the coherence manager that a VM with as many vCPUs has.
 
 Source: SOSP'97, section 5.2, where IRIX on the machine itself is the baseline.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from disco._engine import BareMachine as BareEngine
 from disco._engine import DeviceAccess, PostedWrites
@@ -18,19 +23,22 @@ from disco.devices.bus import GuestMemoryError
 from disco.errors import ConfigError
 from disco.guests import command as guest_command
 from disco.guests.images import Image
-from disco.guests.platform import RAM_LOW_SIZE_MAX, Platform
+from disco.guests.platform import RAM_LOW_SIZE_MAX, VCPU_COUNT_MAX, Platform
 from disco.hardware.machine import Machine
 from disco.monitor.board import Board, seed_of
 from disco.monitor.console import Console
 from disco.monitor.software import Source
 from disco.monitor.vm import Status
 
+if TYPE_CHECKING:
+    from disco._engine import Event
+
 #: The name by which seeds are made, so that a VM of this name has the same random numbers.
 NAME = "vm1"
 
 
 class BareMachine:
-    """One CPU, its memory and devices, and a kernel that has all of it.
+    """CPUs, memory and devices, and a kernel that has all of it.
 
     Attributes:
         console: what the kernel has printed.
@@ -50,18 +58,29 @@ class BareMachine:
         command: Sequence[str] | str | None = None,
         files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Builds the machine and loads the software; clock, quantum and seed are those of `machine`.
+        """Builds the machine and loads the software.
+
+        CPUs, clock, quantum, seed and engine are those of `machine`, one CPU if there is none; its nodes and
+        their memory are not: the bare machine has one memory, as one VM has.
 
         Raises:
             ConfigError: no such machine can be.
             ImageError: a kernel or initrd cannot be used.
         """
-        self.machine = machine or Machine()
+        self.machine = machine or Machine(nodes=1, cpus=1)
         if not 0 < memory_mib << 20 <= RAM_LOW_SIZE_MAX:
             raise ConfigError(
                 f"bare machine: {memory_mib} MiB asked; 1 to {RAM_LOW_SIZE_MAX >> 20} are possible"
             )
-        platform = Platform(memory_bytes=memory_mib << 20, clock_hz=self.machine.clock_hz)
+        if self.machine.cpus > VCPU_COUNT_MAX:
+            raise ConfigError(
+                f"bare machine: {self.machine.cpus} CPUs asked; Debian's kernel takes 1 to {VCPU_COUNT_MAX}"
+            )
+        platform = Platform(
+            memory_bytes=memory_mib << 20,
+            vcpu_count=self.machine.cpus,
+            clock_hz=self.machine.clock_hz,
+        )
         seed = self.machine.seed
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
@@ -71,7 +90,11 @@ class BareMachine:
         self.status = Status.RUNNING
         self.wall_seconds = 0.0
         self._nonce = software.nonce
-        self._engine = BareEngine(memory_bytes=platform.memory_bytes)
+        self._engine = BareEngine(
+            memory_bytes=platform.memory_bytes,
+            cpus=self.machine.cpus,
+            engine=self.machine.engine,
+        )
         memory = _Memory(self._engine, platform)
         self._board = Board(engine=self._engine, vm=0, platform=platform, memory=memory)
         self._board.add_console(self.console.write)
@@ -90,8 +113,16 @@ class BareMachine:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Instructions, cycles by mode, exceptions and device accesses, by name."""
-        return self._engine.counters()
+        """Instructions, cycles by mode, exceptions and device accesses of all CPUs, by name."""
+        total: Counter[str] = Counter()
+        for counters in self.cpus:
+            total.update(counters)
+        return dict(total)
+
+    @property
+    def cpus(self) -> tuple[dict[str, int], ...]:
+        """The same of each CPU; the cycles of one are its clock."""
+        return tuple(self._engine.counters(cpu) for cpu in range(self.machine.cpus))
 
     @property
     def exit_status(self) -> int | None:
@@ -101,6 +132,14 @@ class BareMachine:
         if self._nonce:
             return guest_command.exit_status(self.console.data, self._nonce)
         return 0
+
+    def digest(self) -> str:
+        """SHA-256 over simulated time, end, counters and console, in hexadecimal.
+
+        Two runs of the same configuration and seed have the same digest, on every host, with either engine.
+        """
+        record = [self.now, self.status, self.exit_status, self.cpus, self.console.digest]
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def run(self, *, seconds: float | None = None) -> Status:
         """Runs until the machine powers off, resets, waits for ever, or the simulated time is over."""
@@ -115,23 +154,27 @@ class BareMachine:
         return self.status
 
     def _run_quantum(self) -> bool:
-        """Runs to the next multiple of a quantum. False: the CPU waits for what nobody will do."""
+        """Runs to the next multiple of a quantum. False: the CPUs wait for what nobody will do."""
         engine, quantum = self._engine, self.machine.quantum_cycles
         target = (engine.now // quantum + 1) * quantum
         while self.status is Status.RUNNING and engine.now < target:
             for event in engine.run(target):
-                if isinstance(event, PostedWrites):
-                    self._board.bus.posted(event.writes)
-                elif isinstance(event, DeviceAccess):
-                    self._access(event)
-                else:
-                    self.status = Status.HALTED
+                if self.status is Status.RUNNING:
+                    self._handle(event)
         return engine.next_event() is not None
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, PostedWrites):
+            self._board.bus.posted(event.writes)
+        elif isinstance(event, DeviceAccess):
+            self._access(event)
+        else:
+            self.status = Status.HALTED
 
     def _access(self, access: DeviceAccess) -> None:
         value = self._board.bus.access(access)
         if self._board.ending is None:
-            self._engine.complete_access(0, 0, value)
+            self._engine.complete_access(0, access.vcpu, value)
         else:
             self.status = Status.RESET if self._board.ending == "reset" else Status.HALTED
 

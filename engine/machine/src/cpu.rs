@@ -39,6 +39,7 @@ use interpreter::Entry;
 use translation::{Context, HostTranslations};
 
 use crate::cp0::{Mode, Reset, status};
+use crate::smp::SharedClock;
 use crate::{
     AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, Tlb, TlbEntry,
 };
@@ -205,6 +206,8 @@ pub struct Cpu {
     pub monitored: bool,
     /// What happened.
     pub counters: CpuCounters,
+    /// The clock that it has together with others, if it has; its Count is read and written through this.
+    pub shared_clock: Option<SharedClock>,
 
     memory: Arc<MachineMemory>,
     tlb: Tlb,
@@ -275,6 +278,7 @@ impl Cpu {
             instructions: 0,
             monitored: false,
             counters: CpuCounters::default(),
+            shared_clock: None,
             tlb: Tlb::new(entries),
             mode_cycles: [0; 3],
             mode_since: Cycles(0),
@@ -331,8 +335,13 @@ impl Cpu {
 
     /// Draws conclusions from CP0 anew. Call after changing `cp0` from outside; cheap.
     pub fn context_changed(&mut self) {
-        self.mode_cycles[self.mode as usize] += self.now.0 - self.mode_since.0;
-        self.mode_since = self.now;
+        self.context_changed_at(self.now);
+    }
+
+    /// As [`Cpu::context_changed`], in the middle of a run whose time is not settled yet.
+    fn context_changed_at(&mut self, now: Cycles) {
+        self.mode_cycles[self.mode as usize] += now.0 - self.mode_since.0;
+        self.mode_since = now;
         self.mode = self.cp0.mode();
         self.asid = self.cp0.asid();
         let mode = match self.mode {

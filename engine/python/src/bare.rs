@@ -2,11 +2,11 @@
 //!
 //! [`BareCpu`] is for second opinions: a test loads a program here and into an independent emulator, and
 //! compares. [`BareMachine`] has devices too and boots a kernel: the baseline of a comparison. Where its calls
-//! name a VM and a vCPU, they are there so that devices can be wired to it as to a VM; both are always 0.
+//! name a VM, that is there so that devices can be wired to it as to a VM, and always 0; a vCPU is a CPU.
 
 use std::sync::Arc;
 
-use machine::bare::{Bare, BareStop};
+use machine::bare::{Bare, BareError, BareEvent, BareStop};
 use machine::cp0::Mode;
 use machine::{Cpu, CpuConfig, Cycles, MachineAddr, MachineMemory, NodeId, PhysAddr, PhysRange, Stop};
 use pyo3::IntoPyObjectExt;
@@ -14,6 +14,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::engine::engine_of;
 use crate::events::{DeviceAccess, PostedWrites, VcpuStopped};
 
 /// One CPU on a machine of one node, without the monitor. Physical addresses are machine addresses.
@@ -172,7 +173,7 @@ fn check_32(values: &[u64]) -> PyResult<()> {
     Err(PyValueError::new_err(format!("{} registers given; there are 32", values.len())))
 }
 
-/// A machine of one CPU with devices.
+/// A machine with devices.
 #[pyclass(module = "disco._engine")]
 pub struct BareMachine {
     machine: Bare,
@@ -182,24 +183,29 @@ pub struct BareMachine {
 #[expect(unused_variables, reason = "devices are wired to a VM and to a bare machine by the same calls")]
 impl BareMachine {
     #[new]
-    #[pyo3(signature = (*, memory_bytes))]
-    fn new(memory_bytes: u64) -> PyResult<BareMachine> {
-        let machine = Bare::new(memory_bytes).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    #[pyo3(signature = (*, memory_bytes, cpus=1, interleave_cycles=2000, engine="translator"))]
+    fn new(memory_bytes: u64, cpus: u32, interleave_cycles: u64, engine: &str) -> PyResult<BareMachine> {
+        let engine = engine_of(engine)?;
+        let mut machine = Bare::new(memory_bytes, cpus, Cycles(interleave_cycles)).map_err(to_py)?;
+        for cpu in 0..cpus {
+            let accelerator = engine.accelerator(cpus as usize).map_err(crate::events::to_py)?;
+            machine.cpu(cpu).map_err(to_py)?.set_accelerator(accelerator);
+        }
         Ok(BareMachine { machine })
     }
 
     #[getter]
     fn now(&mut self) -> u64 {
-        self.machine.cpu().now.0
+        self.machine.now().0
     }
 
     #[pyo3(signature = (*, pc, gpr))]
     fn set_cpu(&mut self, pc: u64, gpr: std::collections::BTreeMap<u8, u64>) -> PyResult<()> {
-        let cpu = self.machine.cpu();
+        if let Some(register) = gpr.keys().find(|register| !(1..32).contains(*register)) {
+            return Err(PyValueError::new_err(format!("register {register} asked; possible are 1 to 31")));
+        }
+        let cpu = self.machine.cpu(0).map_err(to_py)?;
         for (register, value) in gpr {
-            if !(1..32).contains(&register) {
-                return Err(PyValueError::new_err(format!("register {register} asked; possible are 1 to 31")));
-            }
             cpu.regs.gpr[usize::from(register)] = value;
         }
         cpu.regs.pc = pc;
@@ -211,34 +217,27 @@ impl BareMachine {
     }
 
     fn latch(&mut self, vm: u32, paddr: u64, size: u8, value: u64) {
-        self.machine.windows.latch(PhysAddr(paddr), size, value);
+        self.machine.windows().latch(PhysAddr(paddr), size, value);
     }
 
     fn post(&mut self, vm: u32, paddr: u64, size: u8) {
-        self.machine.windows.post(PhysAddr(paddr), size);
+        self.machine.windows().post(PhysAddr(paddr), size);
     }
 
     fn trap(&mut self, vm: u32, paddr: u64, size: u8) {
-        self.machine.windows.trap(PhysAddr(paddr));
+        self.machine.windows().trap(PhysAddr(paddr));
     }
 
     fn set_line(&mut self, vm: u32, vcpu: u32, line: u8, level: bool) -> PyResult<()> {
-        if !(2..=6).contains(&line) {
-            return Err(PyValueError::new_err(format!("interrupt line {line} asked; possible are 2 to 6")));
-        }
-        self.machine.set_line(line, level);
-        Ok(())
+        self.machine.set_line(line, level).map_err(to_py)
     }
 
     fn set_wire(&mut self, vm: u32, source: usize, level: bool) -> PyResult<()> {
-        Err(PyValueError::new_err("a bare machine of one CPU has no global interrupt controller"))
+        self.machine.set_wire(source, level).map_err(to_py)
     }
 
     fn complete_access(&mut self, vm: u32, vcpu: u32, value: u64) -> PyResult<()> {
-        if self.machine.complete_access(value) {
-            return Ok(());
-        }
-        Err(PyValueError::new_err("the CPU waits for no device"))
+        self.machine.complete_access(vcpu, value).map_err(to_py)
     }
 
     fn read_physical<'py>(
@@ -261,40 +260,33 @@ impl BareMachine {
         Ok(())
     }
 
-    /// Runs without the GIL until a device is accessed, the CPU stops, or time reaches `until`.
+    /// Runs without the GIL until CPUs stand still, or time reaches `until`.
     fn run(&mut self, py: Python<'_>, until: u64) -> PyResult<Vec<Py<PyAny>>> {
-        let stop = py.detach(|| self.machine.run(Cycles(until)));
-        let cycle = self.machine.cpu().now.0;
+        let stops = py.detach(|| self.machine.run(Cycles(until)));
         let mut events = Vec::new();
-        if self.machine.windows.has_log() {
-            let log = self.machine.windows.take_log();
+        if self.machine.windows().has_log() {
+            let log = self.machine.windows().take_log();
             let writes = log.into_iter().map(|w| (w.cycle.0, w.paddr.0, w.size, w.value)).collect();
             events.push(PostedWrites::new(0, writes).into_py_any(py)?);
         }
-        match stop {
-            BareStop::Until => {}
-            BareStop::Access(access) => events.push(DeviceAccess::new(0, 0, &access, cycle).into_py_any(py)?),
-            BareStop::Halted => {
-                let pc = self.machine.cpu().regs.pc;
-                events.push(VcpuStopped::halted(pc, cycle).into_py_any(py)?);
-            }
+        for BareEvent { cpu, stop, pc, cycle } in stops {
+            events.push(match stop {
+                BareStop::Access(access) => DeviceAccess::new(0, cpu, &access, cycle.0).into_py_any(py)?,
+                BareStop::Halted => VcpuStopped::halted(cpu, pc, cycle.0).into_py_any(py)?,
+            });
         }
         Ok(events)
     }
 
-    fn next_event(&self) -> Option<u64> {
+    fn next_event(&mut self) -> Option<u64> {
         self.machine.next_event().map(|cycles| cycles.0)
     }
 
-    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counters = self.machine.counters();
+    fn counters<'py>(&mut self, py: Python<'py>, cpu: u32) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        dict.set_item("instructions", counters.instructions)?;
-        dict.set_item("cycles_user", counters.cycles_user)?;
-        dict.set_item("cycles_kernel", counters.cycles_kernel)?;
-        dict.set_item("cycles_idle", counters.cycles_idle)?;
-        dict.set_item("exceptions", counters.exceptions)?;
-        dict.set_item("device_accesses", counters.device_accesses)?;
+        for (name, value) in self.machine.counters(cpu).map_err(to_py)?.rows() {
+            dict.set_item(name, value)?;
+        }
         Ok(dict)
     }
 }
@@ -303,6 +295,10 @@ impl BareMachine {
     fn check(&self, paddr: u64, length: usize) -> PyResult<()> {
         check_range(self.machine.memory(), paddr, length)
     }
+}
+
+fn to_py(error: BareError) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 fn check_range(memory: &MachineMemory, address: u64, length: usize) -> PyResult<()> {

@@ -237,7 +237,8 @@ fn range(base: u64, bytes: u64) -> PhysRange {
     PhysRange { base: PhysAddr(base), bytes }
 }
 
-fn engine_of(name: &str) -> PyResult<EngineKind> {
+/// The engine of that name.
+pub fn engine_of(name: &str) -> PyResult<EngineKind> {
     let known = EngineKind::NAMES;
     known.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or_else(|| {
         let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();

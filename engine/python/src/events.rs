@@ -82,10 +82,10 @@ impl PostedWrites {
 }
 
 impl VcpuStopped {
-    /// The CPU of a bare machine has powered itself off.
-    pub fn halted(pc: u64, cycle: u64) -> VcpuStopped {
+    /// A CPU of a bare machine has powered it off.
+    pub fn halted(cpu: u32, pc: u64, cycle: u64) -> VcpuStopped {
         let cause = resident::StopCause::Halted;
-        VcpuStopped { vm: 0, vcpu: 0, cause: cause.name(), detail: cause.detail(), pc, cycle }
+        VcpuStopped { vm: 0, vcpu: cpu, cause: cause.name(), detail: cause.detail(), pc, cycle }
     }
 }
 

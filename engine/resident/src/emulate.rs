@@ -10,7 +10,6 @@ use mips::Op;
 
 use crate::counters::Cause;
 use crate::event::StopCause;
-use crate::smp::Smp;
 use crate::trap::{Flow, Running};
 use crate::vcpu::VcpuState;
 
@@ -117,14 +116,8 @@ impl Running<'_> {
 
     /// Whether a write of Count changes nothing, as vCPUs have one clock; if not, the others will be told.
     fn keeps_clock(&mut self, value: u32) -> bool {
-        let now = self.clock();
-        let count = self.vcpu.cp0.count(now);
-        let Some(smp) = self.smp.as_mut() else { return false };
-        let keeps = Smp::is_synchronising(count, value);
-        if !keeps {
-            smp.set_clock_source(self.vcpu_index);
-        }
-        keeps
+        let now = self.hardware.cpu.now;
+        self.smp.as_mut().is_some_and(|smp| smp.clock.keeps(&self.vcpu.cp0, value, now))
     }
 
     /// The meaning of addresses changed: nothing that was translated before may answer.

@@ -23,7 +23,6 @@ pub mod memmap;
 pub mod miss;
 pub mod monitor;
 pub mod pmap;
-pub mod smp;
 pub mod table;
 pub mod trap;
 pub mod vcpu;

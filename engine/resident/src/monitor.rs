@@ -19,6 +19,7 @@ pub use error::MonitorError;
 
 use std::sync::{Arc, Mutex};
 
+use machine::smp::CPUS_MAX;
 use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange, Ppn};
 
 use crate::Counters;
@@ -31,9 +32,6 @@ use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::vm::Vm;
 use error::Result;
 use rounds::{CpuSlot, Round, VcpuId, Vms, grouped, vcpu_of};
-
-/// As many as the interrupt controller and the coherence manager serve.
-const VCPUS_MAX: u32 = 32;
 
 /// The machine with the resident part of the monitor on it.
 #[derive(Debug)]
@@ -108,9 +106,9 @@ impl Monitor {
         if let Some(bad) = ram.iter().find(|range| !range.is_valid()) {
             return Err(MonitorError::BadRange(*bad));
         }
-        if !(1..=VCPUS_MAX).contains(&vcpus) {
+        if !(1..=CPUS_MAX).contains(&vcpus) {
             return Err(MonitorError::Machine(format!(
-                "a VM of {vcpus} vCPUs asked; possible are 1 to {VCPUS_MAX}"
+                "a VM of {vcpus} vCPUs asked; possible are 1 to {CPUS_MAX}"
             )));
         }
         let id = self.vms.len() as u32;

@@ -14,8 +14,8 @@ use crate::event::{Event, StopCause};
 use crate::follow::{Step, Value};
 use crate::l2tlb::{Origin, SLOTS};
 use crate::pmap::Pmap;
-use crate::smp::Smp;
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
+use machine::smp::Smp;
 use machine::windows::Windows;
 
 /// A vCPU on a CPU.
@@ -242,7 +242,7 @@ impl Running<'_> {
     /// The time that the guest's clock shows now.
     pub(crate) fn clock(&mut self) -> Cycles {
         let now = self.hardware.cpu.now;
-        self.smp.as_mut().map_or(now, |smp| smp.clock(now))
+        self.smp.as_mut().map_or(now, |smp| smp.clock.read(now))
     }
 
     /// Derives the hardware's view of the guest from its virtual CP0.

@@ -5,8 +5,8 @@ use machine::memory::MemoryError;
 use machine::{CpuConfig, Cycles, Mpn, PAGE_SHIFT, PhysRange};
 
 use crate::pmap::{PageState, Pmap};
-use crate::smp::Smp;
 use crate::vcpu::{Vcpu, VcpuState};
+use machine::smp::Smp;
 use machine::windows::Windows;
 
 /// A virtual machine.
@@ -61,10 +61,12 @@ impl Vm {
         }
     }
 
-    /// Gives all vCPUs the clock of one: they have a single one, whatever a guest writes.
-    pub fn share_clock(&mut self, now: Cycles) {
-        let Some(source) = self.smp.as_mut().and_then(Smp::take_clock_source) else { return };
-        let count = self.vcpus[source as usize].cp0.count(now);
+    /// Gives all vCPUs the clock of one that has set it: they have a single one, whatever a guest writes.
+    pub fn share_clock(&mut self, vcpu: u32, now: Cycles) {
+        if !self.smp.as_mut().is_some_and(|smp| smp.clock.take_set()) {
+            return;
+        }
+        let count = self.vcpus[vcpu as usize].cp0.count(now);
         for vcpu in &mut self.vcpus {
             vcpu.cp0.set_count(count, now);
         }

@@ -12,6 +12,13 @@ use crate::{AccessKind, Cycles, Exception, MachineAddr, TlbEntry};
 
 /// Index.P: TLBP found nothing.
 const INDEX_P: u32 = 1 << 31;
+/// RDHWR of Count.
+const HARDWARE_COUNT: u8 = 2;
+
+/// Whether an instruction that moves to or from CP0 names Count.
+fn names_count(insn: Insn) -> bool {
+    (insn.rd, insn.sel()) == crate::cp0::register::COUNT
+}
 
 impl Cpu {
     /// Executes a privileged or trapping instruction at time `now`.
@@ -27,19 +34,30 @@ impl Cpu {
             Op::Cop2 if !self.cp0.coprocessor_usable(2) => {
                 return self.raise_in_run(Exception::CoprocessorUnusable { unit: 2 });
             }
-            Op::Rdhwr => match self.cp0.read_hardware(insn.rd, now) {
-                Some(value) => self.regs.gpr[rt] = value,
-                None => return self.raise_in_run(Exception::ReservedInstruction),
-            },
-            Op::Mfc0 => self.regs.gpr[rt] = self.cp0.read_word(insn.rd, insn.sel(), now),
-            Op::Dmfc0 => self.regs.gpr[rt] = self.cp0.read(insn.rd, insn.sel(), now),
+            Op::Rdhwr => {
+                let now = if insn.rd == HARDWARE_COUNT { self.clock(now) } else { now };
+                match self.cp0.read_hardware(insn.rd, now) {
+                    Some(value) => self.regs.gpr[rt] = value,
+                    None => return self.raise_in_run(Exception::ReservedInstruction),
+                }
+            }
+            Op::Mfc0 | Op::Dmfc0 => {
+                let now = if names_count(insn) { self.clock(now) } else { now };
+                self.regs.gpr[rt] = match insn.op {
+                    Op::Mfc0 => self.cp0.read_word(insn.rd, insn.sel(), now),
+                    _ => self.cp0.read(insn.rd, insn.sel(), now),
+                };
+            }
+            Op::Mtc0 | Op::Dmtc0 if names_count(insn) && self.keeps_clock(self.regs.gpr[rt] as u32, now) => {
+                return Outcome::Boundary;
+            }
             Op::Mtc0 => {
                 let effect = self.cp0.write_word(insn.rd, insn.sel(), self.regs.gpr[rt], now);
-                return self.after_write(effect);
+                return self.after_write(effect, now);
             }
             Op::Dmtc0 => {
                 let effect = self.cp0.write(insn.rd, insn.sel(), self.regs.gpr[rt], now);
-                return self.after_write(effect);
+                return self.after_write(effect, now);
             }
             Op::Rdpgpr | Op::Wrpgpr => self.regs.gpr[rd] = self.regs.gpr[rt],
             Op::Di | Op::Ei => {
@@ -49,12 +67,12 @@ impl Cpu {
                 let status = before & !crate::cp0::status::IE | enable;
                 let effect = self.cp0.write_word(register, select, u64::from(status), now);
                 self.regs.gpr[rt] = before as i32 as u64;
-                return self.after_write(effect);
+                return self.after_write(effect, now);
             }
             Op::Tlbr => {
                 let entry = *self.tlb.get(self.tlb_index());
                 entry.to_cp0(&mut self.cp0);
-                self.context_changed();
+                self.context_changed_at(Cycles(now.0 + 1));
                 return Outcome::Boundary;
             }
             Op::Tlbwi => return self.write_tlb_entry(self.tlb_index()),
@@ -71,7 +89,7 @@ impl Cpu {
             Op::Eret => {
                 self.regs.ll_bit = false;
                 self.regs.pc = self.cp0.eret();
-                self.context_changed();
+                self.context_changed_at(Cycles(now.0 + 1));
                 return Outcome::Return;
             }
             Op::Wait => {
@@ -92,15 +110,25 @@ impl Cpu {
         Outcome::Next
     }
 
+    /// The time that Count shows at `now`: of several CPUs with one clock, no earlier than another has read.
+    fn clock(&mut self, now: Cycles) -> Cycles {
+        self.shared_clock.as_mut().map_or(now, |clock| clock.read(now))
+    }
+
+    /// Whether a write of Count changes nothing, as CPUs with one clock have to agree.
+    fn keeps_clock(&mut self, value: u32, now: Cycles) -> bool {
+        self.shared_clock.as_mut().is_some_and(|clock| clock.keeps(&self.cp0, value, now))
+    }
+
     /// Ends the run with an exception.
     pub(super) fn raise_in_run(&mut self, exception: Exception) -> Outcome {
         self.fault = Fault::Exception(exception);
         Outcome::Fault
     }
 
-    fn after_write(&mut self, effect: Effect) -> Outcome {
+    fn after_write(&mut self, effect: Effect, now: Cycles) -> Outcome {
         if effect.context {
-            self.context_changed();
+            self.context_changed_at(Cycles(now.0 + 1));
         }
         Outcome::Boundary
     }

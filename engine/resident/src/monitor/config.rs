@@ -48,7 +48,10 @@ impl EngineKind {
         [("interpreter", EngineKind::Interpreter), ("translator", EngineKind::Translator)];
 
     /// What one of `cpus` CPUs is given beside its interpreter.
-    pub(super) fn accelerator(self, cpus: usize) -> Result<Option<Box<dyn Accelerator>>> {
+    ///
+    /// # Errors
+    /// [`MonitorError::Machine`] when the host has no translator, or no memory for it.
+    pub fn accelerator(self, cpus: usize) -> Result<Option<Box<dyn Accelerator>>> {
         let made = match self {
             EngineKind::Interpreter => Ok(None),
             EngineKind::Translator => translate::accelerator(cpus),

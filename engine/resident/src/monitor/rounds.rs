@@ -6,6 +6,7 @@
 
 use std::sync::Mutex;
 
+use machine::smp::run_in_slices;
 use machine::{Cycles, Mpn};
 
 use crate::Costs;
@@ -54,22 +55,13 @@ impl Round<'_> {
     /// Runs the CPUs of a group to the end of the round: one alone in one go, several in short slices in turn.
     /// When one needs a decision, the others wait for it at the end of the slice.
     pub(super) fn run(self, mut group: Vec<&mut CpuSlot>) {
-        if let [slot] = group.as_mut_slice() {
-            return slot.run(self.vms, self.costs, self.end);
-        }
-        loop {
-            let latest = group.iter().map(|slot| slot.hardware.cpu.now).min().unwrap_or(self.end);
-            if latest >= self.end {
-                return;
-            }
-            let slice_end = Cycles((latest.0 / self.interleave.0 + 1) * self.interleave.0).min(self.end);
-            for slot in &mut group {
-                slot.run(self.vms, self.costs, slice_end);
-            }
-            if group.iter().any(|slot| slot.hardware.cpu.now < slice_end) {
-                return;
-            }
-        }
+        run_in_slices(
+            &mut group,
+            self.interleave,
+            self.end,
+            |slot| slot.hardware.cpu.now,
+            |group, index, until| group[index].run(self.vms, self.costs, until),
+        );
     }
 }
 
@@ -94,7 +86,7 @@ impl CpuSlot {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
                 self.hardware.cpu.regs.ll_bit = false;
                 vm.apply_power_actions();
-                vm.share_clock(self.hardware.cpu.now);
+                vm.share_clock(id.vcpu, self.hardware.cpu.now);
             }
         }
     }
