@@ -89,7 +89,7 @@ class Kernel:
 def kernels(*, is_quick: bool) -> Iterator[Kernel]:
     """All of them, with fewer steps if `is_quick`."""
     scale = 4 if is_quick else 16
-    steps = 20_000_000 * scale
+    steps = 80_000_000 * scale
     yield Kernel(
         name="loop",
         title="integer loop",

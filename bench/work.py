@@ -126,7 +126,7 @@ def works(*, is_quick: bool) -> list[Work]:
         return quick if is_quick else full
 
     return [
-        _integer(amount(256, 32), amount(2_000_000, 250_000), amount(90_000_000, 12_000_000)),
+        _integer(amount(256, 32), amount(2_000_000, 250_000), amount(30_000_000, 4_000_000)),
         _floating_point(amount(5_000_000, 500_000)),
         _memory(amount(10_000_000, 2_000_000)),
         _switches(amount(200_000, 20_000)),
