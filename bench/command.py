@@ -142,7 +142,6 @@ def parse(arguments: Sequence[str] | None) -> Options:
 def conclude(sessions: Sequence[Session], results: Results) -> tuple[list[Figures], list[Goal]]:
     """Figures and goals from all runs; adds to the failures what does not go together."""
     measured: list[Figures] = []
-    goals: list[Goal] = []
     for session in sessions:
         runs = results.runs.get(session.name, {})
         for row in session.rows if runs else ():
@@ -150,9 +149,16 @@ def conclude(sessions: Sequence[Session], results: Results) -> tuple[list[Figure
                 measured.append(figures.figures(row, runs))
             except BenchError as error:
                 results.failures.append(str(error))
-        if runs.get(DISCO) and session.boots[DISCO].initrd is not None:
-            goals += figures.session_goals(session, runs[DISCO])
-    return measured, [*figures.speedup_goals(measured), *figures.own_goals(measured), *goals]
+    of_debian = [one for one in sessions if one.boots[DISCO].initrd is not None]
+    of_disco = {one.name: results.runs.get(one.name, {}).get(DISCO, []) for one in of_debian}
+    return measured, [
+        *figures.speedup_goals(measured),
+        *figures.own_goals(measured),
+        *figures.disco_goals(
+            {name: runs for name, runs in of_disco.items() if runs},
+            {one.name: one.guests for one in of_debian},
+        ),
+    ]
 
 
 def _sessions(

@@ -81,6 +81,7 @@ def run(
         monitor.run()
         facts = {
             "python_share": monitor.clock.python_share,
+            "translation_share": monitor.translation_seconds / monitor.clock.wall_seconds,
             "guest_bytes": sum(vm.usage.pages for vm in monitor.vms) * PAGE_SIZE,
             "peak_bytes": _peak_bytes(),
         }

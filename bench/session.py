@@ -124,7 +124,8 @@ class Run:
     Attributes:
         side: who ran it.
         marks: in the order of their arrival, START and END of the whole session included.
-        facts: what only Disco tells: `python_share` of wall time, 0 to 1; `guest_bytes` touched;
+        facts: what only Disco tells: `python_share` of wall time, 0 to 1; `translation_share` of it,
+            that of all host threads added up; `guest_bytes` touched;
             `peak_bytes`, the largest resident memory of its process.
     """
 

@@ -128,6 +128,10 @@ class Engine:
         """Raises ValueError naming what was asked and what is possible."""
 
     @property
+    def translation_seconds(self) -> float:
+        """Host time that the translators of all CPUs have spent so far; 0 with the interpreter."""
+
+    @property
     def now(self) -> int:
         """Simulated time of the round boundary, in cycles."""
 

@@ -262,6 +262,11 @@ class Monitor:
         return self._engine.now
 
     @property
+    def translation_seconds(self) -> float:
+        """Host time, in seconds, that the translators of all CPUs have spent so far."""
+        return self._engine.translation_seconds
+
+    @property
     def seconds(self) -> float:
         """Simulated time in seconds."""
         return self._engine.now / self.machine.clock_hz

@@ -5,7 +5,8 @@
     cpus      per CPU: where its time went; the parts are all of it
     vms       per VM: kernel, vCPUs, end, instructions, cycles, traps, TLB misses, page faults, memory, console
     memory    what the VMs together have, what the machine spends on it, pages by node and owner
-    time      simulated and host time, and the share of the latter that was spent in Python
+    time      simulated and host time, the share of the latter that was spent in Python, and the host
+              time that all threads together spent on translating guest code
 
 The engine's counters are grouped by the first word of their names, so a new counter of a known group
 shows up by itself.
@@ -73,6 +74,7 @@ def report(monitor: Monitor) -> Report:
             "seconds": monitor.seconds,
             "wall_seconds": clock.wall_seconds,
             "python_share": clock.python_share,
+            "translation_seconds": monitor.translation_seconds,
         },
     }
 
@@ -293,6 +295,7 @@ def _time_line(run: Report) -> Text:
         " of simulated time in ",
         (f"{wall:.2f} s", "bold"),
         f": {speed:,.0f} million guest instructions a second,"
-        f" {time['python_share']:.1%} of it in Python\n",
+        f" {time['python_share']:.1%} of it in Python,"
+        f" {time['translation_seconds']:.2f} s for translating\n",
         (f"digest {run['digest']}", "dim"),
     )

@@ -14,7 +14,6 @@ from bench.session import (
     Mark,
     Row,
     Run,
-    Session,
     check,
     counters_of,
     seconds_of,
@@ -178,10 +177,21 @@ def test_sides_that_come_to_different_ends_are_an_error() -> None:
     ],
 )
 def test_four_guests_have_room_for_four(share: float, peak_mib: int, met: list[bool]) -> None:
-    session = Session(name="four", rows=(WHOLE,), boots={}, guests=4)
     facts = {"python_share": share, "peak_bytes": peak_mib << 20, "guest_bytes": 40 << 20}
-    goals = figures.session_goals(session, [run(DISCO, **facts)])
+    goals = figures.disco_goals({"four": [run(DISCO, **facts)]}, {"four": 4})
     assert [goal.is_met for goal in goals] == met
+
+
+def test_goals_of_all_sessions_are_told_of_the_worst() -> None:
+    def one(share: float, peak_mib: int) -> Run:
+        facts = {"python_share": share, "translation_share": 0.2, "guest_bytes": 0}
+        return run(DISCO, **facts, peak_bytes=peak_mib << 20)
+
+    runs = {"boot": [one(0.01, 69)], "other": [one(0.02, 30)]}
+    python, translator, memory = figures.disco_goals(runs, {"boot": 1, "other": 1})
+    assert ("other" in python.what, python.value, python.is_met) == (True, 2.0, True)
+    assert (translator.value, translator.is_met) == (20.0, False)
+    assert ("boot" in memory.what, memory.value, memory.limit) == (True, 69.0, 68.0)
 
 
 def test_the_record_has_every_run_of_both_sides() -> None:

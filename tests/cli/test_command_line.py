@@ -58,6 +58,7 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
     assert result["time"]["cycles"] >= 0  # of the round in which the last VM ended, the beginning
     assert result["time"]["wall_seconds"] > 0
     assert 0 <= result["time"]["python_share"] <= 1
+    assert result["time"]["translation_seconds"] >= 0
 
 
 def test_the_parts_of_simulated_time_add_up(disco, kernel):

@@ -33,6 +33,15 @@ case $1 in
         echo "$3" >> ARCHIVE/downloads
         [ -e ARCHIVE/slow ] && exec sleep 60
         cp "ARCHIVE/${3%%=*}_ARCHITECTURE.deb" . ;;
+    install) # --simulate --quiet --no-install-recommends NAME...
+        shift 4
+        for name; do
+            control="ARCHIVE/${name}_ARCHITECTURE.control"
+            [ -e "$control" ] || { echo "E: Unable to locate package $name" >&2; exit 100; }
+            for needed in $(sed -n 's/^Depends: //p' "$control" | tr -d ,) $name; do
+                echo "Inst $needed (1:2.0-1 Debian:12/stable [ARCHITECTURE]) []"
+            done
+        done ;;
 esac
 """
 _APT_CACHE = """#!/bin/sh

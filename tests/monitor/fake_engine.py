@@ -118,6 +118,7 @@ class Engine:
         **_other: object,
     ) -> None:
         self.now = 0
+        self.translation_seconds = 0.0
         self.vms: dict[int, FakeVm] = {}
         self._created = 0
         self._quantum = quantum_cycles

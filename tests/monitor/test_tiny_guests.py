@@ -34,6 +34,7 @@ from disco import (
     VirtualMachine,
 )
 from disco.guests.platform import PAGE_SIZE
+from disco.hardware.machine import DEFAULT_ENGINE
 
 
 def booted(
@@ -191,3 +192,14 @@ def test_a_miss_is_followed_through_its_steps(monitor, tmp_path):
 def test_following_a_vm_that_ends_first_gives_nothing(monitor, tmp_path):
     vm = booted(monitor, tmp_path, "vm", PRINT_OK)
     assert monitor.follow(vm, "forwarded") is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "has_translator"), [("translator", True), ("interpreter", False)]
+)
+def test_only_the_translator_spends_time_on_translating(engine, has_translator, tmp_path):
+    machine = Machine(nodes=1, cpus=1, memory_mib_per_node=8, engine=engine)
+    with Monitor(machine) as monitor:
+        booted(monitor, tmp_path, "vm", LATE_OK)
+        monitor.run(seconds=1)
+        assert (monitor.translation_seconds > 0) == (has_translator and DEFAULT_ENGINE == engine)

@@ -60,6 +60,11 @@ impl Engine {
     }
 
     #[getter]
+    fn translation_seconds(&self) -> f64 {
+        self.monitor.translation_time().as_secs_f64()
+    }
+
+    #[getter]
     fn now(&self) -> u64 {
         self.monitor.now().0
     }

@@ -18,6 +18,7 @@ pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use machine::smp::CPUS_MAX;
 use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange, Ppn};
@@ -446,6 +447,12 @@ impl Monitor {
     pub fn cpu_progress(&self, cpu: u16) -> Result<(u64, Cycles)> {
         let slot = self.cpu(cpu)?;
         Ok((slot.hardware.cpu.instructions, slot.hardware.cpu.now))
+    }
+
+    /// Host time that the translators of all CPUs have spent so far.
+    pub fn translation_time(&self) -> Duration {
+        let accelerators = self.cpus.iter().filter_map(|slot| slot.hardware.cpu.accelerator());
+        accelerators.map(|accelerator| accelerator.translation_time()).sum()
     }
 
     /// Where the time of a CPU has gone.

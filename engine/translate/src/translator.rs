@@ -248,4 +248,8 @@ impl Accelerator for Translator {
         }
         self.thunks.run(cpu, code, budget)
     }
+
+    fn translation_time(&self) -> Duration {
+        self.counters.time
+    }
 }

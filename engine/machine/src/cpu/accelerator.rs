@@ -16,6 +16,7 @@
 
 use std::fmt::Debug;
 use std::mem::offset_of;
+use std::time::Duration;
 
 use super::code::{CodePage, FetchTranslations};
 use super::data::Stored;
@@ -61,6 +62,9 @@ pub trait Accelerator: Debug + Send + Sync {
     /// Goes on at `regs.pc`, whose page has `entry_points`, for at most `budget` instructions.
     /// Returns how many of them are left too. Leaves `now` and `instructions` alone.
     fn run(&mut self, cpu: &mut Cpu, entry_points: u64, budget: i64) -> (Ran, i64);
+
+    /// Host time spent in `translate` so far. Only for people: nothing may depend on it.
+    fn translation_time(&self) -> Duration;
 }
 
 /// Offsets in bytes from the address of a [`Cpu`].
