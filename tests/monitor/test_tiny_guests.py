@@ -194,12 +194,11 @@ def test_following_a_vm_that_ends_first_gives_nothing(monitor, tmp_path):
     assert monitor.follow(vm, "forwarded") is None
 
 
-@pytest.mark.parametrize(
-    ("engine", "has_translator"), [("translator", True), ("interpreter", False)]
-)
-def test_only_the_translator_spends_time_on_translating(engine, has_translator, tmp_path):
+@pytest.mark.parametrize("engine", ["interpreter", "translator"])
+def test_only_a_translator_spends_time_on_translating(engine, tmp_path):
     machine = Machine(nodes=1, cpus=1, memory_mib_per_node=8, engine=engine)
     with Monitor(machine) as monitor:
         booted(monitor, tmp_path, "vm", LATE_OK)
         monitor.run(seconds=1)
-        assert (monitor.translation_seconds > 0) == (has_translator and DEFAULT_ENGINE == engine)
+        # On hosts without a translator, nothing is translated.
+        assert (monitor.translation_seconds > 0) == (engine == "translator" == DEFAULT_ENGINE)
