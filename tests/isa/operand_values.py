@@ -6,7 +6,7 @@ import random
 import struct
 
 from random_programs import CONSTANT_FPR, K0, WORDS
-from two_machines import BASES, FCSR, FPRS, HI, LO, SCRATCH_BYTES, STATE_BYTES
+from two_machines import FCSR, FPRS, HI, LO, SCRATCH_BYTES, STATE_BYTES, Kind
 
 MASK64 = (1 << 64) - 1
 
@@ -130,13 +130,13 @@ def single_value(source: random.Random) -> int:
     return int(bits)
 
 
-def state(source: random.Random) -> bytes:
+def state(source: random.Random, kind: Kind) -> bytes:
     """A state as `two_machines` lays it out."""
     data = bytearray(STATE_BYTES)
     for number in range(1, 32):
         value = word_value(source) if number in WORDS else double_value(source)
         struct.pack_into("<Q", data, 8 * number, value)
-    struct.pack_into("<Q", data, 8 * K0, source.choice(BASES))
+    struct.pack_into("<Q", data, 8 * K0, source.choice(kind.bases))
     for number in range(32):
         value = 0x3FF8_0000_0000_0000 if number >= CONSTANT_FPR else float_value(source)
         struct.pack_into("<Q", data, FPRS + 8 * number, value)

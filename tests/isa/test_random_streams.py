@@ -35,7 +35,19 @@ from random_programs import (
     Stream,
     rows,
 )
-from two_machines import FCSR, FPRS, HI, LO, STATES_MAX, Bare, Job, Oracle, Result, body_base
+from two_machines import (
+    FCSR,
+    FPRS,
+    HI,
+    LO,
+    STATES_MAX,
+    Bare,
+    Job,
+    Kind,
+    Oracle,
+    Result,
+    body_base,
+)
 
 from disco import _engine
 
@@ -130,7 +142,12 @@ STREAMS = {
             length=300,
         ),
         Stream("float", FLOAT, length=80),
-        Stream("float_pairs", without(FLOAT, ONLY_32_DOUBLES), has_32_doubles=False, length=80),
+        Stream(
+            "float_pairs",
+            without(FLOAT, ONLY_32_DOUBLES),
+            kind=Kind(has_32_doubles=False),
+            length=80,
+        ),
         Stream(
             "traps",
             without(
@@ -139,28 +156,40 @@ STREAMS = {
             ),
             traps=True,
         ),
+        # Where 64-bit operations are reserved and addresses are words.
+        Stream(
+            "user_32",
+            without(
+                choose(
+                    integer=2, memory=4, float=1, float_memory=3, branch=2, float_branch=2, trap=1
+                ),
+                STORE_CONDITIONALS | {"Ll", "Lld"},
+            ),
+            kind=Kind(is_user_32=True),
+            traps=True,
+        ),
     )
 }
 
 
 @cache
-def machines(has_32_doubles: bool) -> tuple[Bare, Oracle]:
-    return Bare(has_32_doubles=has_32_doubles), Oracle(has_32_doubles=has_32_doubles)
+def machines(kind: Kind) -> tuple[Bare, Oracle]:
+    return Bare(kind), Oracle(kind)
 
 
 def program_of(stream: Stream, seed: int) -> Program:
-    return Generator(stream, seed).program(body_base(has_32_doubles=stream.has_32_doubles))
+    return Generator(stream, seed).program(body_base(stream.kind))
 
 
 def job_of(stream: Stream, seed: int, words: list[int]) -> Job:
     source = random.Random(f"values {stream.name} {seed}")
     scratch = operand_values.scratch(source)
-    states = [operand_values.state(source) for _ in range(STATES[stream.traps])]
-    return Job(struct.pack(f"<{len(words)}I", *words), states, scratch, stream.has_32_doubles)
+    states = [operand_values.state(source, stream.kind) for _ in range(STATES[stream.traps])]
+    return Job(struct.pack(f"<{len(words)}I", *words), states, scratch, stream.kind)
 
 
 def run_both(job: Job, oracle: Oracle) -> tuple[Result, Result]:
-    bare, _ = machines(job.has_32_doubles)
+    bare, _ = machines(job.kind)
     ours = bare.run(job)
     return ours, oracle.run(job, [pc for pc, _ in ours.exceptions])
 
@@ -173,7 +202,7 @@ def compare(stream: Stream, seed: int) -> None:
     """
     program = program_of(stream, seed)
     job = job_of(stream, seed, program.words)
-    ours, theirs = run_both(job, machines(stream.has_32_doubles)[1])
+    ours, theirs = run_both(job, machines(stream.kind)[1])
     if ours != theirs:
         pytest.fail(explain(stream, seed, program, job), pytrace=False)
 
@@ -185,9 +214,9 @@ def explain(stream: Stream, seed: int, program: Program, job: Job) -> str:
         words = program.words[:end] + idle(len(program.words) - end)
         cut = replace(job, body=struct.pack(f"<{len(words)}I", *words))
         # A fresh one: after an exception that it should not have raised Unicorn is in disorder.
-        ours, theirs = run_both(cut, Oracle(has_32_doubles=stream.has_32_doubles))
+        ours, theirs = run_both(cut, Oracle(stream.kind))
         if ours != theirs:
-            base = body_base(has_32_doubles=stream.has_32_doubles)
+            base = body_base(stream.kind)
             code = [
                 _engine.disassemble(words[at], base + 4 * at) + f"  ({words[at]:08x})"
                 for at in range(start, end)
@@ -250,7 +279,7 @@ def describe_register(name: str, offset: int, data: tuple[bytes, bytes, bytes]) 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_random_stream_agrees_with_the_emulator(name: str) -> None:
     stream = STREAMS[name]
-    bare, _ = machines(stream.has_32_doubles)
+    bare, _ = machines(stream.kind)
     first, end = bare.instructions, time.monotonic() + SECONDS / len(STREAMS)
     wanted = TRAPPING_INSTRUCTIONS_MIN if stream.traps else INSTRUCTIONS_MIN
     seed = 0
