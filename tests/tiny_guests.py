@@ -205,8 +205,10 @@ RESET = """
 """
 
 
-def guest(folder: Path, name: str, source: str) -> Path:
+def guest(folder: Path, name: str, source: str, *, bits: int = 64) -> Path:
     """The guest as a kernel file."""
     path = folder / f"{name}.elf"
-    path.write_bytes(tiny_kernel.elf(assemble(PROLOGUE + source + EPILOGUE, tiny_kernel.BASE)))
+    path.write_bytes(
+        tiny_kernel.elf(assemble(PROLOGUE + source + EPILOGUE, tiny_kernel.BASE), bits=bits)
+    )
     return path

@@ -8,26 +8,22 @@ from pathlib import Path
 BASE = 0xFFFF_FFFF_8010_0000
 
 
-def elf(code: bytes = b"\0\0\0\0", *, base: int = BASE, size: int | None = None) -> bytes:
-    """An ELF64 executable for little-endian MIPS with `code` at `base`, which is also its entry."""
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01",
-        2,  # executable
-        8,  # MIPS
-        1,
-        base,
-        64,  # program headers follow at once
-        0,
-        0,
-        64,
-        56,
-        1,
-        0,
-        0,
-        0,
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 7, 120, base, base, len(code), size or len(code), 16)
+def elf(
+    code: bytes = b"\0\0\0\0", *, base: int = BASE, size: int | None = None, bits: int = 64
+) -> bytes:
+    """An ELF executable for little-endian MIPS with `code` at `base`, which is also its entry."""
+    memory_size = size or len(code)
+    ident, executable, mips = b"\x7fELF" + bytes([bits // 32, 1, 1]), 2, 8
+    base %= 1 << bits
+    if bits == 64:
+        # Program headers follow at once, the code behind them.
+        sizes = (64, 56, 1, 0, 0, 0)
+        header = struct.pack("<16sHHIQQQI6H", ident, executable, mips, 1, base, 64, 0, 0, *sizes)
+        segment = struct.pack("<IIQQQQQQ", 1, 7, 120, base, base, len(code), memory_size, 16)
+    else:
+        sizes = (52, 32, 1, 0, 0, 0)
+        header = struct.pack("<16sHHIIIII6H", ident, executable, mips, 1, base, 52, 0, 0, *sizes)
+        segment = struct.pack("<8I", 1, 84, base, base, len(code), memory_size, 7, 16)
     return header + segment + code
 
 

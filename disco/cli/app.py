@@ -202,8 +202,9 @@ def demo(
     """
     Boot four Debian VMs on a machine of four nodes, let each work, and show what it cost.
 
-    Each VM unpacks, hashes and sorts its own data; the results are compared with what the host worked
-    out beforehand. Exit status 0 means that every line was right.
+    Two run the 64-bit kernel, two the 32-bit one; of each pair one has two vCPUs. Each VM unpacks, hashes
+    and sorts its own data; the results are compared with what the host worked out beforehand. Exit status
+    0 means that every line was right.
     """
     from disco.cli import demo as command
 

@@ -17,8 +17,12 @@ Disco = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.slow
-def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(disco: Disco) -> None:
-    run = disco("bare", "--compare", "--json", "--", "sh", "-c", "sha256sum /bin/busybox; exit 3")
+@pytest.mark.parametrize("image", ["debian-busybox", "debian-mipsel"])
+def test_the_same_work_costs_more_cycles_under_disco_and_prints_the_same(
+    disco: Disco, image: str
+) -> None:
+    script = "sha256sum /bin/busybox; exit 3"
+    run = disco("bare", image, "--compare", "--json", "--", "sh", "-c", script)
     assert run.returncode == 3, run.stderr
     both = json.loads(run.stdout)
     bare, vm = both["bare"], both["disco"]

@@ -144,8 +144,8 @@ def test_exhausted_memory_stops_a_vm_of_an_overcommitted_machine(disco, tmp_path
 # -- what cannot be ---------------------------------------------------------------------------
 
 
-def _big_endian() -> bytes:
-    image = bytearray(tiny_kernel.elf())
+def _big_endian(bits: int) -> bytes:
+    image = bytearray(tiny_kernel.elf(bits=bits))
     image[5] = 2
     return bytes(image)
 
@@ -156,7 +156,8 @@ def _big_endian() -> bytes:
         (b"", "0 bytes long"),
         (b"#!/bin/sh\necho no kernel", "an ELF file"),
         (tiny_kernel.elf()[:100], "truncated"),
-        (_big_endian(), "not little-endian"),
+        (_big_endian(64), "64-bit, but not little-endian"),
+        (_big_endian(32), "32-bit, but not little-endian"),
         (tiny_kernel.elf(size=64 << 20), "RAM of a VM with 4 MiB"),
     ],
 )

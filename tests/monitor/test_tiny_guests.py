@@ -57,6 +57,19 @@ def test_a_guest_prints_and_powers_off_with_a_status(monitor, tmp_path):
     assert (vm.status, vm.console.text, vm.exit_status) == (Status.HALTED, "ok", 0)
 
 
+def test_kernels_of_both_widths_run_side_by_side_on_the_vcpus_they_ask_for(tmp_path):
+    with Monitor(Machine(nodes=2, cpus=4, memory_mib_per_node=16)) as monitor:
+        for bits, vcpus in ((64, 1), (32, 2)):
+            kernel = guest(tmp_path, f"k{bits}", PRINT_OK, bits=bits)
+            monitor.create_vm(f"vm{bits}", kernel=kernel, memory_mib=4, vcpus=vcpus).boot()
+        assert monitor.run(seconds=1) is Outcome.ENDED
+        wide, narrow = monitor.vms
+        assert (wide.kernel_bits, wide.cpus) == (64, (0,))
+        assert (narrow.kernel_bits, narrow.cpus) == (32, (1, 2))
+        assert (wide.console.text, narrow.console.text) == ("ok", "ok")
+        assert wide.registers()["pc"] == narrow.registers()["pc"]  # sign-extended, either way
+
+
 def test_waiting_with_all_interrupts_off_is_an_orderly_power_off(monitor, tmp_path):
     vm = booted(monitor, tmp_path, "vm", WAIT_FOR_EVER)
     assert monitor.run(seconds=1) is Outcome.ENDED
