@@ -112,6 +112,8 @@ pub struct Source<'a> {
     pub is_reached: &'a dyn Fn(usize) -> bool,
     /// Whether a block of another region begins at an index: nothing is translated twice.
     pub is_known: &'a dyn Fn(usize) -> bool,
+    /// Whether execution comes to an index from elsewhere.
+    pub is_entry: &'a dyn Fn(usize) -> bool,
 }
 
 impl Source<'_> {
@@ -141,7 +143,7 @@ impl Source<'_> {
                 if !(self.is_reached)(index) || (self.is_known)(index) {
                     continue;
                 }
-                if is_entry {
+                if is_entry || (self.is_entry)(index) {
                     entries.insert(index);
                 }
                 if leaders.insert(index) {

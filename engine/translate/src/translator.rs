@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use machine::cpu::{Accelerator, CodeKey, CodePage, PAGE_INSNS, Ran};
@@ -24,11 +25,15 @@ pub struct Options {
     pub buffer_bytes: usize,
     /// A run that began this often is translated.
     pub heat_min: u8,
+    /// When execution crossed this often between regions of a page, they are merged; the next time takes
+    /// four times as many.
+    pub crossings_min: u32,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { buffer_bytes: 32 << 20, heat_min: 16 }
+        // Making code of a region takes as long as some ten thousand crossings.
+        Options { buffer_bytes: 32 << 20, heat_min: 16, crossings_min: 30_000 }
     }
 }
 
@@ -57,6 +62,8 @@ pub struct Counters {
     pub regions: u64,
     /// Guest instructions in them.
     pub instructions: u64,
+    /// Regions that took in others.
+    pub merged: u64,
     /// Bytes of host code made.
     pub bytes: u64,
     /// Times that all code was dropped because there was no room.
@@ -75,17 +82,81 @@ struct Block {
     live: Registers,
 }
 
-/// The entry points of a page: the address of host code for each instruction.
-type EntryPoints = Box<[u64; PAGE_INSNS]>;
+/// What translated code knows of a page. It writes here too, hence the atomics.
+#[derive(Debug)]
+#[repr(C)]
+struct Table {
+    /// The address of host code for each instruction.
+    entry_points: [AtomicU64; PAGE_INSNS],
+    /// How often execution may yet cross from region to region in the page before they are merged.
+    crossings_left: AtomicI32,
+    /// They are to be merged.
+    is_torn: AtomicU32,
+}
+
+// The emitted code has the same idea of it.
+const _: () = assert!(std::mem::offset_of!(Table, crossings_left) == codegen::CROSSINGS_OFFSET);
+const _: () = assert!(std::mem::offset_of!(Table, is_torn) == codegen::TORN_OFFSET);
+
+impl Table {
+    /// Without translations.
+    fn new(absent: u64, crossings_min: u32) -> Box<Table> {
+        Box::new(Table {
+            entry_points: std::array::from_fn(|_| AtomicU64::new(absent)),
+            crossings_left: AtomicI32::new(crossings(crossings_min, 0)),
+            is_torn: AtomicU32::new(0),
+        })
+    }
+
+    fn clear(&self, absent: u64, crossings_min: u32) {
+        self.entry_points.iter().for_each(|entry| entry.store(absent, Relaxed));
+        self.crossings_left.store(crossings(crossings_min, 0), Relaxed);
+        self.is_torn.store(0, Relaxed);
+    }
+
+    /// Its address, which is what the fetch cache holds.
+    fn address(&self) -> u64 {
+        std::ptr::from_ref(self).expose_provenance() as u64
+    }
+
+    fn entry_point(&self, index: usize) -> u64 {
+        self.entry_points[index].load(Relaxed)
+    }
+
+    fn set_entry_point(&self, index: usize, address: usize) {
+        self.entry_points[index].store(address as u64, Relaxed);
+    }
+}
+
+/// How many crossings it takes when there were `merged_count` mergers.
+fn crossings(crossings_min: u32, merged_count: u32) -> i32 {
+    const DOUBLINGS_MAX: u32 = 30;
+    let crossings = u64::from(crossings_min) << (2 * merged_count).min(DOUBLINGS_MAX);
+    crossings.min(i32::MAX as u64) as i32
+}
 
 /// A page's translations.
 #[derive(Debug)]
 struct Page {
     /// The code state of the machine page that they were made from.
     state: u32,
-    entry_points: EntryPoints,
+    table: Box<Table>,
     /// By the index of the first instruction.
     blocks: HashMap<usize, Block>,
+    /// How often its regions were merged.
+    merged_count: u32,
+}
+
+impl Page {
+    /// Whether the next region takes in the blocks of others. Each time that takes more crossings.
+    fn begin_merging(&mut self, crossings_min: u32) -> bool {
+        let is_torn = self.table.is_torn.swap(0, Relaxed) != 0;
+        if is_torn {
+            self.merged_count += 1;
+            self.table.crossings_left.store(crossings(crossings_min, self.merged_count), Relaxed);
+        }
+        is_torn
+    }
 }
 
 /// The translator of a CPU, with its translations.
@@ -98,7 +169,7 @@ pub struct Translator {
     thunk_bytes: usize,
     pages: HashMap<CodeKey, Page>,
     /// The entry points of pages without translations.
-    nothing: EntryPoints,
+    nothing: Box<Table>,
     counters: Counters,
 }
 
@@ -112,7 +183,7 @@ impl Translator {
         let mut emitter = Emitter::new(buffer.next_address());
         let thunks = Thunks::emit(&mut emitter);
         buffer.append(&emitter.finish()).expect("the thunks fit in any buffer");
-        let nothing = Box::new([thunks.absent as u64; PAGE_INSNS]);
+        let nothing = Table::new(thunks.absent as u64, options.crossings_min);
         let thunk_bytes = buffer.used();
         Ok(Translator {
             options,
@@ -132,13 +203,15 @@ impl Translator {
 
     /// The page's translations, empty if what there was is outdated.
     fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
-        let absent = self.thunks.absent as u64;
-        let fresh = || Page { state, entry_points: Box::new([absent; PAGE_INSNS]), blocks: HashMap::new() };
+        let (absent, crossings_min) = (self.thunks.absent as u64, self.options.crossings_min);
+        let fresh =
+            || Page { state, table: Table::new(absent, crossings_min), blocks: HashMap::new(), merged_count: 0 };
         let page = self.pages.entry(key).or_insert_with(fresh);
         if page.state != state {
             page.state = state;
-            page.entry_points.fill(absent);
+            page.table.clear(absent, crossings_min);
             page.blocks.clear();
+            page.merged_count = 0;
         }
         page
     }
@@ -158,12 +231,14 @@ impl Translator {
             self.flush(cpu);
         }
         let base = self.buffer.next_address();
-        if let Some(block) = self.page(key, state).blocks.get(&head) {
+        let crossings_min = self.options.crossings_min;
+        let is_merging = self.page(key, state).begin_merging(crossings_min);
+        if let Some(block) = self.page(key, state).blocks.get(&head).filter(|_| !is_merging) {
             let code = codegen::generate_entry(&block.pins, block.live, block.address, base);
             let address = self.keep(&code);
             let page = self.page(key, state);
-            page.entry_points[head] = address as u64;
-            cpu.set_entry_points(pc, page.entry_points.as_ptr() as u64);
+            page.table.set_entry_point(head, address);
+            cpu.set_entry_points(pc, page.table.address());
             return true;
         }
         let memory = Arc::clone(cpu.memory());
@@ -175,13 +250,15 @@ impl Translator {
         if !is_translated(insn_at(head)) {
             return false;
         }
-        let blocks = &self.page(key, state).blocks;
+        let absent = self.thunks.absent as u64;
+        let Page { blocks, table, .. } = self.page(key, state);
         let region = Source {
             page_address: pc & !(PAGE_BYTES - 1),
             insn_at: &mut insn_at,
             is_translated: &is_translated,
             is_reached: &|index| reached[index],
-            is_known: &|index| blocks.contains_key(&index),
+            is_known: &|index| !is_merging && blocks.contains_key(&index),
+            is_entry: &|index| table.entry_point(index) != absent,
         }
         .discover(head);
         if region.blocks[&head].count == 0 {
@@ -189,23 +266,21 @@ impl Translator {
         }
         let pins = Arc::new(Pins::choose(&region, &mut insn_at));
         let flow = Flow::of(&region, &mut insn_at);
-        let entry_points = self.page(key, state).entry_points.as_ptr() as u64;
+        let entry_points = self.page(key, state).table.address();
         let plan = Plan { region: &region, pins: &pins, flow: &flow, entry_points, float_model };
         let made = codegen::generate(plan, &mut insn_at, &self.thunks, base);
         let address = self.keep(&made.code);
-        let absent = self.thunks.absent as u64;
         let page = self.page(key, state);
         for (index, offset) in made.blocks {
             let live = flow.border(index).live;
             page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
         }
         for (index, offset) in made.entries {
-            if page.entry_points[index] == absent {
-                page.entry_points[index] = (address + offset) as u64;
-            }
+            page.table.set_entry_point(index, address + offset);
         }
         cpu.set_entry_points(pc, entry_points);
         self.counters.regions += 1;
+        self.counters.merged += u64::from(is_merging);
         self.counters.instructions += region.blocks.values().map(|block| block.count as u64).sum::<u64>();
         true
     }
@@ -223,12 +298,12 @@ impl Accelerator for Translator {
     }
 
     fn no_entry_points(&self) -> u64 {
-        self.nothing.as_ptr() as u64
+        self.nothing.address()
     }
 
     fn entry_points(&mut self, key: CodeKey, state: u32) -> u64 {
         match self.pages.get(&key) {
-            Some(page) if page.state == state => page.entry_points.as_ptr() as u64,
+            Some(page) if page.state == state => page.table.address(),
             _ => self.no_entry_points(),
         }
     }

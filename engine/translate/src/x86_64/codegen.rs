@@ -17,7 +17,7 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
 use mips::{Insn, Op};
 
-use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, Width, field, frame};
+use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, Width, field, frame};
 use super::enter::Thunks;
 use crate::flow::Flow;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
@@ -31,6 +31,10 @@ pub struct Site {
     /// Instructions of the block from there on.
     pub not_executed: usize,
 }
+
+/// Where in a page's table the emitted code counts crossings between regions, and says that they are many.
+pub const CROSSINGS_OFFSET: usize = 8 * PAGE_INSNS;
+pub const TORN_OFFSET: usize = CROSSINGS_OFFSET + 4;
 
 /// Code that is emitted behind the blocks.
 type Later<'a> = Box<dyn FnOnce(&mut Codegen<'a>) + 'a>;
@@ -476,10 +480,21 @@ impl<'a> Codegen<'a> {
         if let Some(label) = self.label_of(index) {
             return self.emitter.jump(label);
         }
+        // To another region, through the table. When that happens often, they are merged.
         self.write_back();
-        self.emitter.constant(RCX, self.entry_points);
+        let often = self.emitter.new_label();
+        let entry_points = self.entry_points as i64;
         self.emitter.constant(RAX, 4 * index as u64);
-        dynasm!(self.emitter.ops(); jmp QWORD [rcx + rax * 2]);
+        dynasm!(self.emitter.ops()
+            ; mov rcx, QWORD entry_points
+            ; sub DWORD [rcx + CROSSINGS_OFFSET as i32], 1
+            ; js =>often
+            ; jmp QWORD [rcx + rax * 2]
+        );
+        self.later(move |codegen| {
+            codegen.emitter.place(often);
+            codegen.emitter.jump_to(codegen.thunks.torn);
+        });
     }
 
     fn leave_for_offset(&mut self, offset: i64) {

@@ -15,6 +15,7 @@ use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::Cpu;
 use machine::cpu::{Layout, Ran};
 
+use super::codegen::{CROSSINGS_OFFSET, TORN_OFFSET};
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
 use super::float::{self, scratch, scratch_word};
 
@@ -29,6 +30,9 @@ pub struct Thunks {
     pub aside: usize,
     /// What entry points are where nothing is translated; eax is the offset in the page.
     pub absent: usize,
+    /// Marks the page whose table is in rcx as torn and takes away its entry point at the offset in eax, so
+    /// that the CPU offers it anew; leaves as `absent` does.
+    pub torn: usize,
     /// The helpers: of sizes 1, 2, 4 and 8 in this order.
     pub load: [usize; 4],
     pub store: [usize; 4],
@@ -124,6 +128,14 @@ impl Thunks {
         let jump = emitter.address();
         dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; xor edx, edx);
         emit_leave(emitter);
+        let torn = emitter.address();
+        dynasm!(emitter.ops()
+            ; lea rdx, [extern absent]
+            ; mov [rcx + rax * 2], rdx
+            ; mov DWORD [rcx + CROSSINGS_OFFSET as i32], i32::MAX
+            ; mov DWORD [rcx + TORN_OFFSET as i32], 1
+            ; jmp extern absent
+        );
         let aside = emitter.address();
         dynasm!(emitter.ops()
             ; mov ecx, eax
@@ -143,6 +155,7 @@ impl Thunks {
             jump,
             aside,
             absent,
+            torn,
             load,
             store,
             load_around: wide(load_around),
