@@ -17,6 +17,7 @@
     elf.py        the shell of an ELF executable around assembled code
     figures.py    medians, ratios, goals and the record
     table.py      tables for people
+    plot.py       how wall time grows with the number of VMs
 
 A new row is a `Work` in work.py, or a `Row` in a session of kernels.py or debian.py; nothing else has to
 know of it.

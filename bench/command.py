@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from bench import debian, figures, kernels, qemu, sides, table
+from bench import debian, figures, kernels, plot, qemu, sides, table
 from bench.figures import Figures, Goal
 from bench.programs import Programs
 from bench.session import DISCO, QEMU, BenchError, Run, Session, check
@@ -33,6 +34,8 @@ from disco.guests import images
 from disco.guests.cache import Cache
 
 RECORD = Path(__file__).absolute().parent.parent / "build" / "bench.json"
+#: Beside the record.
+DRAWING = "bench-scaling.svg"
 RUNS = 3
 
 
@@ -80,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.markdown:
         sys.stdout.write(table.markdown(json.loads(options.record.read_text())))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the guests
     console = Console(stderr=True)
     if _engine.build_profile != "release":
         console.print(f"the engine is a {_engine.build_profile} build: its speed means little")
@@ -99,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.record.parent.mkdir(parents=True, exist_ok=True)
     options.record.write_text(json.dumps(whole, indent=2) + "\n")
     console.print(f"written: {options.record}")
+    if whole["scaling"]:
+        drawing = options.record.with_name(DRAWING)
+        drawing.write_text(plot.svg(whole["scaling"]))
+        console.print(f"written: {drawing}")
     return 1 if results.failures else 0
 
 

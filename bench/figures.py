@@ -215,6 +215,7 @@ def record(measured: Sequence[Figures], goals: Sequence[Goal]) -> dict[str, Any]
             | {"kind": "least" if one.is_minimum else "most", "met": one.is_met}
             for one in goals
         ],
+        "scaling": scaling(measured),
     }
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,25 +59,28 @@ class _Processes:
     """Processes whose output is read as it comes. A context manager: leaving it ends them."""
 
     def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        self._commands = commands
         self._lines: queue.Queue[_Line] = queue.Queue()
-        self.start = time.perf_counter()
-        self._processes = [
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            )
-            for command in commands
-        ]
-        for index in range(len(commands)):
-            threading.Thread(target=self._read, args=(index,), daemon=True).start()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.start = 0.0
 
     def __enter__(self) -> _Processes:
+        self.start = time.perf_counter()
+        try:
+            with _uninterrupted():
+                for command in self._commands:
+                    self._processes.append(_started(command))
+        except BaseException:
+            self._end()
+            raise
+        for index in range(len(self._processes)):
+            threading.Thread(target=self._read, args=(index,), daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for process in self._processes:
             if process.returncode is None:
                 process.kill()
@@ -120,6 +125,35 @@ class _Processes:
         now = time.perf_counter()
         used = sum(_cpu_seconds(process.pid) for process in self._processes) if text else 0.0
         self._lines.put(_Line(index, text, now, used))
+
+
+def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts off Ctrl-C to the end, so that no process is started whom nobody knows.
+
+    Raises:
+        KeyboardInterrupt: at the end, if somebody asked.
+    """
+    asked: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {one: signal.signal(one, lambda number, _: asked.append(number)) for one in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def run(session: Session, side: str, watch: Watch) -> Run:

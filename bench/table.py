@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from bench import plot
 from bench.session import DISCO, QEMU
 
 _HEADS = (
@@ -35,16 +36,16 @@ _COUNTERS = (
     ("L2TLB hit", ("tlb_l2tlb_hits",)),
     ("forwarded", ("tlb_forwarded", "tlb_forwarded_invalid", "tlb_forwarded_modified")),
 )
+#: Host time, as if all of it went to instructions, and as if all of it went to traps.
+_HOST_HEADS = ("% user", "CPU ns an instruction", "CPU ns a trap")
 _USER, _ALL = "cycles_user", ("cycles_user", "cycles_kernel")
-#: Columns of a plot that the largest value takes.
-_PLOT_WIDTH = 60
 
 
 def tables(record: Mapping[str, Any]) -> Group:
     """The rows, and whether the goals are met."""
     parts: list[RenderableType] = [_rows(record["rows"])]
-    if points := _scaling(record["rows"]):
-        parts += ["", plot(points)]
+    if record["scaling"]:
+        parts += ["", plot.text(record["scaling"])]
     if record["goals"]:
         parts += ["", _goals(record["goals"])]
     return Group(*parts)
@@ -58,27 +59,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         goals = (_goal_cells(goal) for goal in record["goals"])
         text += "\n" + _markdown(("goal", "measured", "wanted", ""), goals, text_columns=1)
     counted = [row for row in rows if row["counters"]]
-    heads = ("in 1000 instructions", *(head for head, _ in _COUNTERS), "% user", "ns an instr.")
+    heads = ("in 1000 instructions", *(head for head, _ in _COUNTERS), *_HOST_HEADS)
     return text + "\n" + _markdown(heads, map(_counter_cells, counted), text_columns=1)
-
-
-def plot(points: Sequence[tuple[int, float]]) -> str:
-    """Seconds by number of VMs as bars of text; the same length of bar is the same time."""
-    most = max(seconds for _, seconds in points)
-    lines = [
-        f"{count:>4} VMs {seconds:8.1f} s {seconds / count:6.2f} s each "
-        f" {'#' * max(1, round(_PLOT_WIDTH * seconds / most))}"
-        for count, seconds in points
-    ]
-    return "\n".join(["Wall time of many VMs", *lines])
-
-
-def _scaling(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    return [
-        (int(row["name"].removeprefix("vms-")), median(row["seconds"][DISCO]))
-        for row in rows
-        if row["group"] == "scaling" and row["seconds"].get(DISCO)
-    ]
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -144,13 +126,15 @@ def _counter_cells(row: Mapping[str, Any]) -> list[str]:
     per_thousand = [
         1000 * sum(counters.get(name, 0) for name in names) / instructions for _, names in _COUNTERS
     ]
+    seconds = median(row["cpu_seconds"][DISCO])
     cycles = sum(counters.get(name, 0) for name in _ALL)
     user = 100 * counters.get(_USER, 0) / cycles if cycles else 0.0
     return [
         row["name"],
         *(f"{value:.3g}" if value else "0" for value in per_thousand),
         f"{user:.0f}",
-        f"{1e9 * median(row['seconds'][DISCO]) / instructions:.2f}",
+        f"{1e9 * seconds / instructions:.2f}",
+        f"{1e9 * seconds / counters['traps']:,.0f}" if counters.get("traps") else "",
     ]
 
 

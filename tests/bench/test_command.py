@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,7 @@ def test_a_record_is_shown_again_as_markdown(
         "seconds": {"disco": [2.0], "qemu": [4.0]},
         "ratio": 2.0,
         "cpu_ratio": 2.5,
+        "cpu_seconds": {"disco": [1.5], "qemu": [4.0]},
         "instructions": 500_000_000,
         "mips": 250.0,
         "counters": {"instructions": 500_000_000, "traps": 1_000_000},
@@ -88,3 +93,29 @@ def test_a_record_is_shown_again_as_markdown(
     assert "| integer | sort of words | 2.00 | 4.00 | 2.00 | 2.50 | 500 | 250 |" in shown
     assert "| fast | 2.00 x | at least 4 x | missed |" in shown
     assert any(line.startswith("| sort | 2 | 0 |") for line in shown)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_the_benchmark_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    words = [sys.executable, "bench/run.py", "--only-disco", "loop"]
+    record, temporary = tmp_path / "bench.json", tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [*words, "--record", str(record)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert "run 1 of 3: loop on disco" in process.stderr.readline()
+    os.kill(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted; the figures are of what had ended by then" in told
+    assert json.loads(record.read_text())["rows"] == []
+    assert list(temporary.iterdir()) == []
+    with pytest.raises(ProcessLookupError):  # nobody of its session is left
+        os.killpg(process.pid, 0)
