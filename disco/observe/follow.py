@@ -30,7 +30,7 @@ _EXCEPTIONS = {
     20: "TLBXI: the page must not be executed",
 }
 
-#: Lowest address of each segment of a 64-bit kernel, highest first.
+#: Lowest address of each segment of a 64-bit kernel, highest first. Under a 32-bit one XUSEG is USEG.
 _SEGMENTS = (
     (0xFFFF_FFFF_E000_0000, "KSEG3"),
     (0xFFFF_FFFF_C000_0000, "KSEG2"),
@@ -60,11 +60,13 @@ class Surroundings:
         vm: name of the VM.
         disassemble: the text of an instruction word at an address.
         node_of_page: the node of a machine page.
+        kernel_bits: 32 or 64, the width of the guest kernel's addresses.
     """
 
     vm: str
     disassemble: Callable[[int, int], str]
     node_of_page: Callable[[int], int]
+    kernel_bits: int = 64
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,14 @@ def _is_short(steps: Sequence[Step]) -> bool:
     return [step["kind"] for step in steps] == ["miss", "l2tlb", "insert"]
 
 
-def segment_of(vaddr: int) -> str:
+def segment_of(vaddr: int, *, kernel_bits: int = 64) -> str:
     """The manual's name of the segment that a 64-bit virtual address lies in."""
-    return next(name for base, name in _SEGMENTS if vaddr >= base)
+    name = next(name for base, name in _SEGMENTS if vaddr >= base)
+    return "USEG" if name == "XUSEG" and kernel_bits == 32 else name
+
+
+def _address(vaddr: int, around: Surroundings) -> str:
+    return f"{vaddr:#018x} ({segment_of(vaddr, kernel_bits=around.kernel_bits)})"
 
 
 def _entry_lo(value: int) -> str:
@@ -166,8 +173,7 @@ def _miss(step: Step, around: Surroundings) -> Chapter:
     return Chapter(
         f"A {step['access']} finds no usable entry in the hardware TLB: trap into Disco",
         (
-            f"virtual address {step['vaddr']:#018x} ({segment_of(step['vaddr'])}),"
-            f" ASID {step['asid']}",
+            f"virtual address {_address(step['vaddr'], around)}, ASID {step['asid']}",
             f"VM '{around.vm}' in {step['mode']} mode, on CPU {step['cpu']} of node {step['node']}",
             f"instruction at {where}{slot}",
         ),
@@ -175,13 +181,12 @@ def _miss(step: Step, around: Surroundings) -> Chapter:
     )
 
 
-def _short_miss(steps: Sequence[Step], _around: Surroundings) -> Chapter:
+def _short_miss(steps: Sequence[Step], around: Surroundings) -> Chapter:
     """A miss on the way, of the guest's handler itself: real hardware would not have it."""
     miss, _, insert = steps
-    vaddr = miss["vaddr"]
     return Chapter(
         f"On the way, a {miss['access']} misses too; the second-level TLB has the entry",
-        (f"{vaddr:#018x} ({segment_of(vaddr)}) into slot {insert['index']}",),
+        (f"{_address(miss['vaddr'], around)} into slot {insert['index']}",),
         sum(step["cycles"] for step in steps),
     )
 

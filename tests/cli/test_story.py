@@ -92,6 +92,8 @@ def test_segments_have_the_manuals_names():
     addresses = (0, 0x9800_0000_0000_0000, 0xC000_0000_0000_0000, 2**64 - 2**31, 2**64 - 1)
     names = ["XUSEG", "XKPHYS", "XKSEG", "KSEG0", "KSEG3"]
     assert [segment_of(vaddr) for vaddr in addresses] == names
+    names[0] = "USEG"
+    assert [segment_of(vaddr, kernel_bits=32) for vaddr in addresses] == names
 
 
 def test_data_has_every_step_with_its_instruction_in_words():
