@@ -393,7 +393,7 @@ impl Platform {
             }
             Stop::Wait => slot.state = State::Waiting,
             Stop::Bus(access) => self.access(slot, access),
-            Stop::Trap(trap) => unreachable!("a bare CPU delivers {trap:?}"),
+            stop @ (Stop::Trap(_) | Stop::LookAround) => unreachable!("{stop:?} of a bare CPU"),
         }
     }
 

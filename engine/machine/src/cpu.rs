@@ -29,7 +29,7 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
-pub use accelerator::{Accelerator, CodeKey, Layout, Ran};
+pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
@@ -118,13 +118,41 @@ impl Trap {
 pub enum Stop {
     /// The bound is reached.
     Until,
-    /// Monitored: an exception.
+    /// Monitored, without a handler: an exception.
     Trap(Trap),
+    /// The handler of an exception said so.
+    LookAround,
     /// WAIT was executed and no interrupt is pending.
     Wait,
     /// A load or store has no memory at its address.
     Bus(BusAccess),
 }
+
+/// What a CPU does once its trap handler is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Goes on at `regs.pc`.
+    Resume,
+    /// Ends its run: the handler has more to look at, an interrupt for example.
+    LookAround,
+}
+
+/// A monitor, as the CPU that it runs on sees it: it takes the exceptions in the CPU's place.
+///
+/// It is called where an exception is noticed, with registers, time and counts as before the instruction, so
+/// that translated code can go on where it was. It must leave nothing else of the CPU changed than what a
+/// monitor may: registers, `cp0` (with [`Cpu::context_changed`]), the TLB, and time, which only goes forward.
+pub trait TrapHandler {
+    /// Answers a TLB refill at `vaddr` if that takes no more than an entry of the TLB and some time; the time
+    /// of the CPU may not be up to date. False: nothing has changed.
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool;
+
+    /// Takes a trap.
+    fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken;
+}
+
+/// The handler of a CPU that runs, if it has one.
+pub type Handler<'h, 'd> = Option<&'h mut (dyn TrapHandler + 'd)>;
 
 /// What happened in a CPU, counted. None of it depends on how `run` was called, except that
 /// translations are dropped at its start when another CPU has found new code.
@@ -145,6 +173,8 @@ pub struct CpuCounters {
 enum Fault {
     Exception(Exception),
     Bus(Unanswered),
+    /// Nothing the matter with the guest: the access is one that the interpreter has to do.
+    Aside,
 }
 
 /// Where it stopped; `regs.pc` is the restart address.
@@ -234,6 +264,10 @@ pub struct Cpu {
     /// `MachineMemory::code_epoch` when `stores` was last known to hold no page of code.
     code_epoch: u64,
 
+    /// Where the accelerator's budget ends, and how much of it is not in `now` and `instructions` yet.
+    bound: Cycles,
+    budget_left: i64,
+
     /// `MachineMemory::code_writes` when `fetches` was last known to have no outdated entry points.
     code_writes: u64,
     /// What `fetches` holds of a page that the accelerator knows nothing of.
@@ -295,6 +329,8 @@ impl Cpu {
             fetches: FetchTranslations::new(),
             code: CodeCache::default(),
             code_epoch: 0,
+            bound: Cycles(0),
+            budget_left: 0,
             code_writes: 0,
             no_entry_points: 0,
             accelerator: None,
@@ -319,6 +355,15 @@ impl Cpu {
 
     /// Runs until the first instruction boundary at or after `until`, or a reason to stop before.
     pub fn run(&mut self, until: Cycles) -> Stop {
+        self.run_under(&mut None, until)
+    }
+
+    /// As `run`, with `handler` taking the traps of a monitored CPU.
+    pub fn run_monitored(&mut self, handler: &mut dyn TrapHandler, until: Cycles) -> Stop {
+        self.run_under(&mut Some(handler), until)
+    }
+
+    fn run_under(&mut self, handler: &mut Handler<'_, '_>, until: Cycles) -> Stop {
         if self.code_epoch != self.memory.code_epoch() {
             self.stores.flush();
             self.code_epoch = self.memory.code_epoch();
@@ -326,7 +371,7 @@ impl Cpu {
         // Out of `self`, so that a page can be executed while the rest of the CPU changes.
         let mut code = std::mem::take(&mut self.code);
         let mut accelerator = self.accelerator.take();
-        let stop = self.run_with(&mut code, accelerator.as_deref_mut(), until);
+        let stop = self.run_with(&mut code, accelerator.as_deref_mut(), handler, until);
         self.code = code;
         self.accelerator = accelerator;
         self.regs.gpr[usize::from(SINK)] = 0;
@@ -432,6 +477,7 @@ impl Cpu {
         &mut self,
         code: &mut CodeCache,
         mut accelerator: Option<&mut (dyn Accelerator + 'static)>,
+        handler: &mut Handler<'_, '_>,
         until: Cycles,
     ) -> Stop {
         while self.now < until {
@@ -439,7 +485,8 @@ impl Cpu {
             let stop = if self.cp0.interrupt_ready() {
                 self.interrupt()
             } else {
-                self.run_undisturbed(code, accelerator.as_deref_mut(), until.min(self.cp0.next_timer()))
+                let bound = until.min(self.cp0.next_timer());
+                self.run_undisturbed(code, accelerator.as_deref_mut(), handler, bound)
             };
             match stop {
                 // Nothing but time passes any more.
@@ -454,7 +501,7 @@ impl Cpu {
     fn interrupt(&mut self) -> Option<Stop> {
         let pc = self.regs.pc;
         let word = self.word_at(pc);
-        self.raise(Exception::Interrupt, FaultSite { in_delay_slot: false, next_pc: pc, word })
+        self.raise(Exception::Interrupt, FaultSite { in_delay_slot: false, next_pc: pc, word }, &mut None)
     }
 
     /// Runs to `until`, or to where interrupts must be looked at or something stops the CPU.
@@ -462,6 +509,7 @@ impl Cpu {
         &mut self,
         code: &mut CodeCache,
         mut accelerator: Option<&mut (dyn Accelerator + 'static)>,
+        handler: &mut Handler<'_, '_>,
         until: Cycles,
     ) -> Option<Stop> {
         let mut slot_of = None;
@@ -473,15 +521,20 @@ impl Cpu {
                 Err(exception) => {
                     let next_pc = slot_of.unwrap_or(pc);
                     let site = FaultSite { in_delay_slot: slot_of.is_some(), next_pc, word: 0 };
-                    return self.raise_fetch(exception, site);
+                    slot_of = None;
+                    match self.raise_fetch(exception, site, handler) {
+                        None if self.now < until && handler.is_some() => continue,
+                        stop => return stop,
+                    }
                 }
             };
             if let Some(accelerator) = accelerator.as_deref_mut()
                 && slot_of.is_none()
                 && !is_aside
             {
-                match self.accelerate(accelerator, code.page_mut(slot), until) {
+                match self.accelerate(accelerator, code.page_mut(slot), handler, until) {
                     Ran::Nothing => {}
+                    Ran::LookAround => return Some(Stop::LookAround),
                     _ if self.now >= until => return None,
                     Ran::Jump => continue,
                     Ran::Aside => {
@@ -502,12 +555,14 @@ impl Cpu {
                 }
                 Leave::Jump | Leave::Boundary => return None,
                 Leave::Slot { target } => slot_of = Some(target),
-                Leave::Fault(site) => {
-                    return match self.fault {
-                        Fault::Exception(exception) => self.raise(exception, site),
-                        Fault::Bus(unanswered) => Some(self.bus_stop(unanswered, site)),
-                    };
-                }
+                Leave::Fault(site) => match self.fault {
+                    Fault::Exception(exception) => match self.raise(exception, site, handler) {
+                        None if self.now < until && handler.is_some() => {}
+                        stop => return stop,
+                    },
+                    Fault::Bus(unanswered) => return Some(self.bus_stop(unanswered, site)),
+                    Fault::Aside => unreachable!("the interpreter does everything itself"),
+                },
                 Leave::Wait => return Some(Stop::Wait),
             }
         }
@@ -561,23 +616,36 @@ impl Cpu {
 
     /// Delivers `exception`, or gives it to the monitor. `Stop::Until` says that the CPU would go on
     /// for ever raising it.
-    fn raise(&mut self, exception: Exception, site: FaultSite) -> Option<Stop> {
-        self.raise_with(exception, site, mips::decode(site.word))
+    fn raise(&mut self, exception: Exception, site: FaultSite, handler: &mut Handler<'_, '_>) -> Option<Stop> {
+        self.raise_with(exception, site, mips::decode(site.word), handler)
     }
 
     /// As `raise`, for an instruction that could not be fetched.
-    fn raise_fetch(&mut self, exception: Exception, site: FaultSite) -> Option<Stop> {
+    fn raise_fetch(
+        &mut self,
+        exception: Exception,
+        site: FaultSite,
+        handler: &mut Handler<'_, '_>,
+    ) -> Option<Stop> {
         let mut insn = mips::decode(0);
         insn.op = mips::Op::Reserved;
-        self.raise_with(exception, site, insn)
+        self.raise_with(exception, site, insn, handler)
     }
 
-    fn raise_with(&mut self, exception: Exception, site: FaultSite, insn: Insn) -> Option<Stop> {
+    fn raise_with(
+        &mut self,
+        exception: Exception,
+        site: FaultSite,
+        insn: Insn,
+        handler: &mut Handler<'_, '_>,
+    ) -> Option<Stop> {
         self.counters.exceptions += 1;
         let FaultSite { in_delay_slot, next_pc, word } = site;
         let pc = self.regs.pc;
         if self.monitored {
-            return Some(Stop::Trap(Trap { exception, pc, in_delay_slot, next_pc, insn, word }));
+            let trap = Trap { exception, pc, in_delay_slot, next_pc, insn, word };
+            let Some(handler) = handler else { return Some(Stop::Trap(trap)) };
+            return (handler.take(self, &trap) == Taken::LookAround).then_some(Stop::LookAround);
         }
         let was_in_exception = self.cp0.status & status::EXL != 0;
         let vector = self.cp0.enter(exception, pc, in_delay_slot);

@@ -41,7 +41,7 @@ pub use address::{
     AccessKind, Asid, Cycles, MachineAddr, Mpn, NodeId, PAGE_BYTES, PAGE_SHIFT, PhysAddr, PhysRange, Ppn,
 };
 pub use cp0::{Cp0, CpuConfig};
-pub use cpu::{Accelerator, BusAccess, Cpu, Registers, Stop, Trap};
+pub use cpu::{Accelerator, BusAccess, Cpu, Handler, Registers, Stop, Taken, Trap, TrapHandler};
 pub use exception::Exception;
 pub use memory::MachineMemory;
 pub use tlb::{Tlb, TlbEntry};

@@ -41,7 +41,7 @@ impl BareCpu {
             Stop::Until => "until",
             Stop::Wait => "wait",
             Stop::Bus(_) => "bus",
-            Stop::Trap(trap) => unreachable!("a bare CPU delivers {trap:?}"),
+            stop @ (Stop::Trap(_) | Stop::LookAround) => unreachable!("{stop:?} of a bare CPU"),
         }
     }
 

@@ -46,7 +46,7 @@ impl Running<'_> {
             Op::Cache => self.vcpu.counters.emulated_cache += 1,
             Op::Rdpgpr | Op::Wrpgpr => {
                 // One register set: the previous set is the current one.
-                let value = self.hardware.cpu.regs.gpr[usize::from(insn.rt)];
+                let value = self.cpu.regs.gpr[usize::from(insn.rt)];
                 self.set_gpr(insn.rd, value);
             }
             Op::Wait => {
@@ -76,14 +76,14 @@ impl Running<'_> {
 
     fn set_gpr(&mut self, register: u8, value: u64) {
         if register != 0 {
-            self.hardware.cpu.regs.gpr[usize::from(register)] = value;
+            self.cpu.regs.gpr[usize::from(register)] = value;
         }
     }
 
     fn move_from_cp0(&mut self, trap: &Trap) {
         self.vcpu.counters.emulated_mfc0 += 1;
         let insn = trap.insn;
-        let now = if (insn.rd, insn.sel()) == register::COUNT { self.clock() } else { self.hardware.cpu.now };
+        let now = if (insn.rd, insn.sel()) == register::COUNT { self.clock() } else { self.cpu.now };
         let cp0 = &self.vcpu.cp0;
         let value = match insn.op {
             Op::Mfc0 => cp0.read_word(insn.rd, insn.sel(), now),
@@ -95,8 +95,8 @@ impl Running<'_> {
     fn move_to_cp0(&mut self, trap: &Trap) {
         self.vcpu.counters.emulated_mtc0 += 1;
         let insn = trap.insn;
-        let value = self.hardware.cpu.regs.gpr[usize::from(insn.rt)];
-        let now = self.hardware.cpu.now;
+        let value = self.cpu.regs.gpr[usize::from(insn.rt)];
+        let now = self.cpu.now;
         if (insn.rd, insn.sel()) == register::COUNT && self.keeps_clock(value as u32) {
             return;
         }
@@ -116,7 +116,7 @@ impl Running<'_> {
 
     /// Whether a write of Count changes nothing, as vCPUs have one clock; if not, the others will be told.
     fn keeps_clock(&mut self, value: u32) -> bool {
-        let now = self.hardware.cpu.now;
+        let now = self.cpu.now;
         self.smp.as_mut().is_some_and(|smp| smp.clock.keeps(&self.vcpu.cp0, value, now))
     }
 
@@ -199,7 +199,7 @@ impl Running<'_> {
         self.vcpu.counters.emulated_eret += 1;
         let was_error = self.vcpu.cp0.status & status::ERL != 0;
         let pc = self.vcpu.cp0.eret();
-        self.hardware.cpu.regs.ll_bit = false;
+        self.cpu.regs.ll_bit = false;
         if was_error {
             self.forget_translations();
         }
@@ -221,7 +221,7 @@ impl Running<'_> {
         if is_masked && status & status::IE == 0 {
             return self.stop(StopCause::Halted);
         }
-        let now = self.hardware.cpu.now;
+        let now = self.cpu.now;
         self.vcpu.state = VcpuState::Waiting(now);
         if self.vcpu.is_runnable(now) {
             self.vcpu.state = VcpuState::Ready;

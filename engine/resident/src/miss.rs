@@ -75,6 +75,22 @@ impl Running<'_> {
         self.resolve(trap, vaddr, access)
     }
 
+    /// Answers a refill at once if the second-level TLB can; nothing has changed if not.
+    pub(crate) fn refill_from_l2tlb(&mut self, vaddr: u64) -> bool {
+        let key = segments::tlb_address(vaddr);
+        let found = self.vcpu.l2tlb.lookup(key, self.asid());
+        let Some(entry) = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0) else { return false };
+        self.vcpu.counters.traps += 1;
+        self.vcpu.counters.traps_tlb_refill += 1;
+        self.vcpu.counters.tlb_l2tlb_hits += 1;
+        let is_user = self.vcpu.cp0.mode() == Mode::User;
+        self.vcpu.trap.cause = if is_user { Cause::TlbMiss } else { Cause::KernelTlbMiss };
+        self.charge(self.costs.trap + self.costs.l2tlb_hit);
+        self.write_hardware(&entry, None);
+        self.vcpu.settle_trap();
+        true
+    }
+
     /// A hardware entry matches but does not allow the access.
     pub(crate) fn tlb_fault(&mut self, trap: &Trap) -> Flow {
         let (vaddr, access) = address_of(trap.exception);
@@ -205,7 +221,7 @@ impl Running<'_> {
         self.charge(self.costs.map);
         let entry = L2Entry::new(pair.vpn2, pair.asid, pair.global, pair.origin, lo);
         self.vcpu.l2tlb.insert(entry);
-        let index = self.hardware.cpu.tlb().find(pair.vpn2, pair.asid);
+        let index = self.cpu.tlb().find(pair.vpn2, pair.asid);
         self.write_hardware(&entry, index);
     }
 
@@ -227,8 +243,8 @@ impl Running<'_> {
     /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest.
     fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) {
         let index = index.unwrap_or_else(|| {
-            let victim = self.hardware.next_victim;
-            self.hardware.next_victim = (victim + 1) % self.hardware.cpu.tlb().len();
+            let victim = self.shadow.next_victim;
+            self.shadow.next_victim = (victim + 1) % self.cpu.tlb().len();
             victim
         });
         let hardware_entry = TlbEntry {
@@ -239,9 +255,9 @@ impl Running<'_> {
             lo: entry.lo,
             hidden: false,
         };
-        let written = self.hardware.cpu.tlb_write(index, hardware_entry);
+        let written = self.cpu.tlb_write(index, hardware_entry);
         assert!(written.is_ok(), "two hardware entries for {:#x}: {written:?}", entry.vpn2);
-        self.hardware.origins[index] = entry.origin;
+        self.shadow.origins[index] = entry.origin;
         self.note("insert", || {
             vec![
                 ("index", (index as u64).into()),
@@ -291,8 +307,8 @@ impl Running<'_> {
     fn drop_overlapping(&mut self, entry: &TlbEntry) {
         let asid = (!entry.global).then_some(entry.asid);
         self.vcpu.l2tlb.drop_pair(entry.vpn2, asid);
-        while let Some(index) = self.hardware.cpu.tlb().find_overlap(entry, usize::MAX) {
-            self.hardware.cpu.tlb_invalidate(index);
+        while let Some(index) = self.cpu.tlb().find_overlap(entry, usize::MAX) {
+            self.cpu.tlb_invalidate(index);
         }
     }
 
@@ -300,8 +316,8 @@ impl Running<'_> {
     pub(crate) fn drop_ghosts(&mut self, key: u64) {
         let asid = self.asid();
         self.vcpu.counters.tlb_l2tlb_dropped += self.vcpu.l2tlb.drop_pair(key, Some(asid));
-        if let Some(index) = self.hardware.cpu.tlb().find(key, asid) {
-            self.hardware.cpu.tlb_invalidate(index);
+        if let Some(index) = self.cpu.tlb().find(key, asid) {
+            self.cpu.tlb_invalidate(index);
         }
     }
 
@@ -315,7 +331,7 @@ impl Running<'_> {
         self.charge(self.costs.page_fault);
         self.note("page fault", || vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]);
         self.vcpu.state = VcpuState::Faulted;
-        let cpu = &self.hardware.cpu;
+        let cpu = &self.cpu;
         self.events.push(Event::PageFault {
             vm: self.vm,
             vcpu: self.vcpu_index,
@@ -330,7 +346,7 @@ impl Running<'_> {
     }
 
     fn device_access(&mut self, trap: &Trap, paddr: PhysAddr, kind: AccessKind) -> Flow {
-        let Some(access) = self.hardware.cpu.bus_access(trap, paddr.0) else {
+        let Some(access) = self.cpu.bus_access(trap, paddr.0) else {
             // CACHE and PREF name an address but access nothing; a fetch or LL has no business here.
             return match trap.insn.op {
                 Op::Cache | Op::Pref | Op::Prefx | Op::Synci => {
@@ -353,7 +369,7 @@ impl Running<'_> {
         }
         self.vcpu.counters.device_accesses += 1;
         self.vcpu.state = VcpuState::Accessing(PendingAccess { access, answer: None });
-        let cpu = &self.hardware.cpu;
+        let cpu = &self.cpu;
         self.events.push(Event::DeviceAccess {
             vm: self.vm,
             vcpu: self.vcpu_index,
@@ -380,7 +396,7 @@ impl Running<'_> {
 
     /// What a latched or posted register answers.
     fn answer_without_trip(&mut self, access: &BusAccess) -> Option<u64> {
-        let answer = self.windows.answer(access, self.hardware.cpu.now)?;
+        let answer = self.windows.answer(access, self.cpu.now)?;
         if access.store {
             self.vcpu.counters.device_posted += 1;
         } else {
@@ -391,7 +407,7 @@ impl Running<'_> {
 
     /// Carries out a device access whose answer is known.
     pub(crate) fn complete_access(&mut self, access: &BusAccess, answer: u64) {
-        let cpu = &mut self.hardware.cpu;
+        let cpu = &mut self.cpu;
         if access.store {
             cpu.complete_bus_store(access);
         } else {
@@ -416,7 +432,7 @@ impl Running<'_> {
         let Some(follower) = &mut self.vcpu.follower else { return };
         follower.miss(trap.pc);
         let word = trap.word;
-        let (cpu, node) = (u64::from(self.hardware.cpu.id), u64::from(self.hardware.cpu.node.0));
+        let (cpu, node) = (u64::from(self.cpu.id), u64::from(self.cpu.node.0));
         let asid = u64::from(self.vcpu.cp0.entry_hi as u8);
         let kernel = self.vcpu.cp0.mode() == machine::cp0::Mode::Kernel;
         self.note("miss", || {

@@ -1,11 +1,12 @@
 //! The dispatcher: every exception of a guest comes here, and the guest goes on from here.
 //!
-//! [`Running`] is a vCPU on a CPU. It derives the hardware's mode, ASID and coprocessor bits from the virtual
-//! CP0 whenever that changes, takes each trap apart, and hands it to the virtual memory part ([`crate::miss`]),
-//! to the emulator ([`crate::emulate`]), or on to the guest.
+//! [`Monitored`] is a vCPU with all that the monitor has of it; it lets it run, and is the trap handler of the
+//! CPU meanwhile. [`Running`] is a vCPU on a CPU. It derives the hardware's mode, ASID and coprocessor bits from
+//! the virtual CP0 whenever that changes, takes each trap apart, and hands it to the virtual memory part
+//! ([`crate::miss`]), to the emulator ([`crate::emulate`]), or on to the guest.
 
 use machine::cp0::{Mode, page_grain, status};
-use machine::{AccessKind, Cycles, Exception, Stop, Trap};
+use machine::{AccessKind, Cpu, Cycles, Exception, Stop, Taken, Trap, TrapHandler};
 use mips::Op;
 
 use crate::Costs;
@@ -14,15 +15,48 @@ use crate::event::{Event, StopCause};
 use crate::follow::{Step, Value};
 use crate::l2tlb::{Origin, SLOTS};
 use crate::pmap::Pmap;
-use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
+use crate::vcpu::{Shadow, Vcpu, VcpuState};
 use machine::smp::Smp;
 use machine::windows::Windows;
+
+/// A vCPU that has a CPU, without the CPU.
+#[derive(Debug)]
+pub struct Monitored<'a> {
+    /// What the monitor knows about the CPU's TLB.
+    pub shadow: &'a mut Shadow,
+    /// The VM's number.
+    pub vm: u32,
+    /// The VM's pmap.
+    pub pmap: &'a mut Pmap,
+    /// The VM's registers that need no trip.
+    pub windows: &'a mut Windows,
+    /// What connects the VM's vCPUs, if there are several.
+    pub smp: &'a mut Option<Smp>,
+    /// Index of the vCPU in its VM.
+    pub vcpu_index: u32,
+    /// The vCPU.
+    pub vcpu: &'a mut Vcpu,
+    /// What the monitor's actions cost.
+    pub costs: &'a Costs,
+    /// Where events go.
+    pub events: &'a mut Vec<Event>,
+}
+
+/// Since when guest instructions have run that nobody has accounted for yet, and in which mode.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Since {
+    instructions: u64,
+    now: Cycles,
+    is_user: bool,
+}
 
 /// A vCPU on a CPU.
 #[derive(Debug)]
 pub struct Running<'a> {
     /// The CPU.
-    pub hardware: &'a mut HardwareCpu,
+    pub cpu: &'a mut Cpu,
+    /// What the monitor knows about its TLB.
+    pub shadow: &'a mut Shadow,
     /// The VM's number.
     pub vm: u32,
     /// The VM's pmap.
@@ -53,33 +87,99 @@ pub enum Flow {
 /// Times that a vector may fault on itself before the VM is stopped.
 const VECTOR_FAULTS_MAX: u32 = 64;
 
-impl Running<'_> {
-    /// Runs the vCPU until the bound, or until it cannot go on (its state then says why).
-    pub fn run(&mut self, until: Cycles) {
-        self.resume();
-        loop {
-            self.take_interrupt();
-            if self.hardware.cpu.now >= until {
-                return;
-            }
-            let stop = self.execute(until.min(self.vcpu.cp0.next_timer()));
-            match stop {
-                Stop::Until => {}
-                Stop::Trap(trap) => {
-                    if self.handle(&trap) == Flow::Leave {
-                        return;
-                    }
-                }
-                Stop::Wait | Stop::Bus(_) => unreachable!("a monitored CPU traps instead of {stop:?}"),
-            }
+impl Monitored<'_> {
+    /// The vCPU on its CPU.
+    #[inline]
+    pub fn on<'r>(&'r mut self, cpu: &'r mut Cpu) -> Running<'r> {
+        Running {
+            cpu,
+            shadow: self.shadow,
+            vm: self.vm,
+            pmap: self.pmap,
+            windows: self.windows,
+            smp: self.smp,
+            vcpu_index: self.vcpu_index,
+            vcpu: self.vcpu,
+            costs: self.costs,
+            events: self.events,
         }
     }
 
+    /// Runs the vCPU until the bound, or until it cannot go on (its state then says why).
+    pub fn run(&mut self, cpu: &mut Cpu, until: Cycles) {
+        self.on(cpu).resume();
+        while self.vcpu.state == VcpuState::Ready {
+            self.on(cpu).take_interrupt();
+            if cpu.now >= until {
+                return;
+            }
+            self.execute(cpu, until.min(self.vcpu.cp0.next_timer()));
+        }
+    }
+
+    /// Lets guest instructions run, and the traps between them be taken.
+    fn execute(&mut self, cpu: &mut Cpu, until: Cycles) {
+        self.begin(cpu);
+        let (now, pc) = (cpu.now, cpu.regs.pc);
+        let is_recording = self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording());
+        let stop = cpu.run_monitored(self, if is_recording { until.min(Cycles(now.0 + 1)) } else { until });
+        if !matches!(stop, Stop::Until | Stop::LookAround) {
+            unreachable!("a monitored CPU traps instead of {stop:?}")
+        }
+        let cycles = self.account(cpu);
+        if is_recording && cycles > 0 {
+            self.on(cpu).note_instruction(pc, now, cycles);
+        }
+    }
+
+    /// Guest instructions run from now on.
+    fn begin(&mut self, cpu: &Cpu) {
+        let is_user = cpu.cp0.mode() == Mode::User;
+        self.vcpu.since = Since { instructions: cpu.instructions, now: cpu.now, is_user };
+    }
+
+    /// Accounts for the guest instructions since `begin`, and says how many cycles they took.
+    fn account(&mut self, cpu: &Cpu) -> u64 {
+        let since = self.vcpu.since;
+        let cycles = cpu.now.0 - since.now.0;
+        self.vcpu.counters.instructions += cpu.instructions - since.instructions;
+        if since.is_user {
+            self.vcpu.counters.cycles_user += cycles;
+        } else {
+            self.vcpu.counters.cycles_kernel += cycles;
+        }
+        cycles
+    }
+}
+
+impl TrapHandler for Monitored<'_> {
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
+        let before = cpu.now;
+        let is_hit = self.vcpu.follower.is_none() && self.on(cpu).refill_from_l2tlb(vaddr);
+        // The guest's instructions go on: what was charged is not theirs.
+        self.vcpu.since.now.0 += cpu.now.0 - before.0;
+        is_hit
+    }
+
+    fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
+        self.account(cpu);
+        let timer = self.vcpu.cp0.next_timer();
+        let flow = self.on(cpu).handle(trap);
+        self.begin(cpu);
+        let goes_on = flow == Flow::Resume
+            && self.vcpu.cp0.next_timer() == timer
+            && !self.vcpu.cp0.interrupt_ready()
+            && self.vcpu.follower.is_none();
+        if goes_on { Taken::Resume } else { Taken::LookAround }
+    }
+}
+
+impl Running<'_> {
     /// Ends what the vCPU was waiting for.
     fn resume(&mut self) {
         match std::mem::replace(&mut self.vcpu.state, VcpuState::Ready) {
             VcpuState::Waiting(since) => {
-                self.vcpu.counters.cycles_idle += self.hardware.cpu.now.0.saturating_sub(since.0);
+                self.vcpu.counters.cycles_idle += self.cpu.now.0.saturating_sub(since.0);
             }
             VcpuState::Accessing(pending) => {
                 let answer = pending.answer.expect("a vCPU is resumed only with the answer");
@@ -90,26 +190,6 @@ impl Running<'_> {
                 unreachable!("a {state:?} vCPU is not run")
             }
         }
-    }
-
-    /// Lets guest instructions run, and accounts for them.
-    fn execute(&mut self, until: Cycles) -> Stop {
-        let cpu = &mut self.hardware.cpu;
-        let (instructions, now, pc) = (cpu.instructions, cpu.now, cpu.regs.pc);
-        let is_user = cpu.cp0.mode() == Mode::User;
-        let is_recording = self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording());
-        let stop = cpu.run(if is_recording { until.min(Cycles(now.0 + 1)) } else { until });
-        let cycles = cpu.now.0 - now.0;
-        self.vcpu.counters.instructions += cpu.instructions - instructions;
-        if is_user {
-            self.vcpu.counters.cycles_user += cycles;
-        } else {
-            self.vcpu.counters.cycles_kernel += cycles;
-        }
-        if is_recording && cycles > 0 {
-            self.note_instruction(pc, now, cycles);
-        }
-        stop
     }
 
     /// Takes one trap, and accounts for it as what it turned out to be.
@@ -194,7 +274,7 @@ impl Running<'_> {
         self.vcpu.trap.cause = Cause::Forward;
         self.charge(self.costs.forward);
         self.enter(exception, trap.pc, trap.in_delay_slot);
-        let vector = self.hardware.cpu.regs.pc;
+        let vector = self.cpu.regs.pc;
         self.note("forward", || {
             vec![("code", u64::from(exception.code()).into()), ("vector", vector.into()), ("epc", trap.pc.into())]
         });
@@ -220,28 +300,28 @@ impl Running<'_> {
 
     fn enter(&mut self, exception: Exception, pc: u64, in_delay_slot: bool) {
         let vector = self.vcpu.cp0.enter(exception, pc, in_delay_slot);
-        self.hardware.cpu.regs.pc = vector;
+        self.cpu.regs.pc = vector;
         self.sync_hardware();
     }
 
     /// Notices a due timer and delivers an interrupt if the guest would take one now.
     fn take_interrupt(&mut self) {
-        let now = self.hardware.cpu.now;
+        let now = self.cpu.now;
         if now >= self.vcpu.cp0.next_timer() {
             self.vcpu.cp0.tick(now);
         }
         if self.vcpu.cp0.interrupt_ready() {
             self.vcpu.counters.interrupts += 1;
-            self.hardware.cpu.now.0 += self.costs.interrupt;
+            self.cpu.now.0 += self.costs.interrupt;
             self.vcpu.charge(Cause::Interrupt, self.costs.interrupt);
-            let pc = self.hardware.cpu.regs.pc;
+            let pc = self.cpu.regs.pc;
             self.enter(Exception::Interrupt, pc, false);
         }
     }
 
     /// The time that the guest's clock shows now.
     pub(crate) fn clock(&mut self) -> Cycles {
-        let now = self.hardware.cpu.now;
+        let now = self.cpu.now;
         self.smp.as_mut().map_or(now, |smp| smp.clock.read(now))
     }
 
@@ -255,7 +335,7 @@ impl Running<'_> {
         let mode = if guest.mode() == Mode::Kernel { KSU_SUPERVISOR } else { KSU_USER };
         let sx = if guest.status & status::KX != 0 { status::SX } else { 0 };
         let wanted = status::KX | sx | mode | (guest.status & THROUGH);
-        let hardware = &mut self.hardware.cpu.cp0;
+        let hardware = &mut self.cpu.cp0;
         let hwrena = guest.hwrena & !HWRENA_TRAPPED;
         let asid = guest.entry_hi & 0xff;
         let same = hardware.status == wanted && hardware.entry_hi & 0xff == asid && hardware.hwrena == hwrena;
@@ -266,17 +346,17 @@ impl Running<'_> {
         hardware.status = wanted;
         hardware.hwrena = hwrena;
         hardware.entry_hi = asid;
-        self.hardware.cpu.context_changed();
+        self.cpu.context_changed();
     }
 
     /// Goes on at `next_pc` after an instruction that the monitor carried out.
     pub(crate) fn skip_to(&mut self, next_pc: u64) {
-        let pc = self.hardware.cpu.regs.pc;
-        self.hardware.cpu.regs.pc = next_pc;
-        self.hardware.cpu.instructions += 1;
+        let pc = self.cpu.regs.pc;
+        self.cpu.regs.pc = next_pc;
+        self.cpu.instructions += 1;
         self.vcpu.counters.instructions += 1;
         // It takes a cycle like any other; or a loop of them would stop time where the monitor costs nothing.
-        self.hardware.cpu.now.0 += 1;
+        self.cpu.now.0 += 1;
         self.vcpu.counters.cycles_kernel += 1;
         if self.vcpu.follower.is_some() {
             self.note_emulated(pc);
@@ -295,7 +375,7 @@ impl Running<'_> {
     /// Stops the vCPU for good and says so.
     pub(crate) fn stop(&mut self, cause: StopCause) -> Flow {
         self.vcpu.state = VcpuState::Stopped(cause);
-        let cpu = &self.hardware.cpu;
+        let cpu = &self.cpu;
         self.events.push(Event::VcpuStopped {
             vm: self.vm,
             vcpu: self.vcpu_index,
@@ -309,7 +389,7 @@ impl Running<'_> {
 
     /// Charges an action of the monitor to the trap being handled.
     pub(crate) fn charge(&mut self, cycles: u64) {
-        self.hardware.cpu.now.0 += cycles;
+        self.cpu.now.0 += cycles;
         self.vcpu.trap.cycles += cycles;
         if let Some(follower) = &mut self.vcpu.follower {
             follower.charge(cycles);
@@ -321,13 +401,13 @@ impl Running<'_> {
         let Some(follower) = self.vcpu.follower.as_mut().filter(|follower| follower.is_recording()) else {
             return;
         };
-        follower.step(kind, self.hardware.cpu.now.0, values());
+        follower.step(kind, self.cpu.now.0, values());
     }
 
     /// Notes the instruction at `pc`; two cycles are a branch with its delay slot.
     #[cold]
     fn note_instruction(&mut self, pc: u64, cycle: Cycles, cycles: u64) {
-        let words = (0..cycles).map(|step| (pc + 4 * step, self.hardware.cpu.word_at(pc + 4 * step)));
+        let words = (0..cycles).map(|step| (pc + 4 * step, self.cpu.word_at(pc + 4 * step)));
         let words: Vec<(u64, u32)> = words.collect();
         let Some(follower) = &mut self.vcpu.follower else { return };
         if let Some(steps) = follower.executed(pc) {
@@ -341,7 +421,7 @@ impl Running<'_> {
 
     fn report_followed(&mut self, steps: Vec<Step>) {
         self.vcpu.follower = None;
-        let cpu = &self.hardware.cpu;
+        let cpu = &self.cpu;
         let event = Event::Followed { vm: self.vm, vcpu: self.vcpu_index, cpu: cpu.id, steps, cycle: cpu.now };
         self.events.push(event);
     }
@@ -353,10 +433,10 @@ impl Running<'_> {
 
     /// Takes the entries out of the hardware TLB whose origin satisfies the condition.
     pub(crate) fn hardware_drop(&mut self, condition: impl Fn(Origin) -> bool) {
-        for index in 0..self.hardware.cpu.tlb().len().min(SLOTS) {
-            if condition(self.hardware.origins[index]) && !self.hardware.cpu.tlb().get(index).hidden {
-                self.hardware.cpu.tlb_invalidate(index);
-                self.hardware.origins[index] = Origin::KERNEL;
+        for index in 0..self.cpu.tlb().len().min(SLOTS) {
+            if condition(self.shadow.origins[index]) && !self.cpu.tlb().get(index).hidden {
+                self.cpu.tlb_invalidate(index);
+                self.shadow.origins[index] = Origin::KERNEL;
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::counters::{Cause, Counters};
 use crate::event::StopCause;
 use crate::follow::Follower;
 use crate::l2tlb::{L2Tlb, Origin, SLOTS};
+use crate::trap::Since;
 
 /// Whether a vCPU can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Vcpu {
     pub trap: TrapCost,
     /// Forwarded exceptions in a row that came from the vector's own first instruction.
     pub vector_faults: u32,
+    /// While it runs: since when.
+    pub since: Since,
 }
 
 impl Vcpu {
@@ -95,6 +98,7 @@ impl Vcpu {
             follower: None,
             trap: TrapCost::default(),
             vector_faults: 0,
+            since: Since::default(),
         }
     }
 
@@ -174,6 +178,13 @@ impl Vcpu {
 pub struct HardwareCpu {
     /// The CPU.
     pub cpu: Cpu,
+    /// What the monitor knows about its TLB.
+    pub shadow: Shadow,
+}
+
+/// What the monitor knows about the TLB of a CPU.
+#[derive(Debug)]
+pub struct Shadow {
     /// For each hardware TLB entry, where it came from.
     pub origins: [Origin; SLOTS],
     /// The hardware entry that goes next.
@@ -189,6 +200,6 @@ impl HardwareCpu {
         // A guest's RIE and XIE decide what goes into an entry; the hardware always honours what is there.
         cpu.cp0.page_grain = page_grain::RIE | page_grain::XIE | page_grain::IEC | page_grain::ELPA;
         cpu.context_changed();
-        HardwareCpu { cpu, origins: [Origin::KERNEL; SLOTS], next_victim: 0 }
+        HardwareCpu { cpu, shadow: Shadow { origins: [Origin::KERNEL; SLOTS], next_victim: 0 } }
     }
 }

@@ -27,6 +27,8 @@ pub enum End {
     Branch(usize),
     /// The interpreter goes on at this index.
     Aside(usize),
+    /// With the instruction at this index, which is handed over and not counted.
+    Trap(usize),
 }
 
 /// A block.
@@ -92,6 +94,21 @@ pub fn goes_on(insn: Insn) -> bool {
         Op::J | Op::Jr | Op::JrHb => false,
         Op::Beq => insn.rs != insn.rt,
         _ => true,
+    }
+}
+
+/// Whether the instruction is handed to a trap handler where there is one, and execution then goes elsewhere.
+pub fn ends_by_trap(op: Op) -> bool {
+    matches!(op, Op::Syscall | Op::Break | Op::Eret | Op::Wait)
+}
+
+/// Whether the instruction is handed to a trap handler where there is one, and execution goes on after it.
+pub fn is_handed_over(insn: Insn) -> bool {
+    /// RDHWR of UserLocal is done without.
+    const USER_LOCAL: u8 = 29;
+    match insn.op {
+        Op::Rdhwr => insn.rd != USER_LOCAL,
+        op => op.family() == mips::Family::Privileged && !ends_by_trap(op),
     }
 }
 
@@ -165,6 +182,9 @@ impl Source<'_> {
                 break End::Next(index);
             }
             let insn = (self.insn_at)(index);
+            if ends_by_trap(insn.op) {
+                break End::Trap(index);
+            }
             if !(self.is_translated)(insn) {
                 break End::Aside(index);
             }
@@ -184,14 +204,14 @@ impl Source<'_> {
             return false;
         }
         let slot = (self.insn_at)(branch + 1);
-        may_be_in_slot(slot.op) && (self.is_translated)(slot)
+        may_be_in_slot(slot.op) && (self.is_translated)(slot) && !is_handed_over(slot)
     }
 
     /// Indices of the blocks that follow, and whether they are entries.
     fn successors(&mut self, block: &Block) -> Vec<(usize, bool)> {
         match block.end {
             End::Next(index) if index < PAGE_INSNS => vec![(index, false)],
-            End::Next(_) | End::Aside(_) => vec![],
+            End::Next(_) | End::Aside(_) | End::Trap(_) => vec![],
             End::Branch(index) => {
                 let insn = (self.insn_at)(index);
                 let target = Target::of(insn, index).index(self.page_address).map(|target| (target, false));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use machine::cpu::{Accelerator, CodeKey, CodePage, PAGE_INSNS, Ran};
+use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, PAGE_INSNS, Ran};
 use machine::{Cpu, PAGE_BYTES};
 
 use crate::BufferError;
@@ -315,13 +315,13 @@ impl Accelerator for Translator {
         is_translated
     }
 
-    fn run(&mut self, cpu: &mut Cpu, entry_points: u64, budget: i64) -> (Ran, i64) {
+    fn run(&mut self, cpu: &mut Cpu, handler: &mut Handler<'_, '_>, entry_points: u64, budget: i64) -> (Ran, i64) {
         let index = (cpu.regs.pc % PAGE_BYTES / 4) as usize;
         let code = enter::entry_point(entry_points, index);
         if code == self.thunks.absent as u64 {
             return (Ran::Nothing, budget);
         }
-        self.thunks.run(cpu, code, budget)
+        self.thunks.run(cpu, handler, code, budget)
     }
 
     fn translation_time(&self) -> Duration {

@@ -37,6 +37,11 @@ impl Registers {
         Registers(self.0 & !other.0)
     }
 
+    /// Those that are in both.
+    pub fn both(self, other: Registers) -> Registers {
+        Registers(self.0 & other.0)
+    }
+
     /// Whether the two have one in common.
     pub fn meets(self, other: Registers) -> bool {
         self.0 & other.0 != 0

@@ -7,6 +7,8 @@
 //! - An accelerator does only what is ordinary. Before anything else (an exception, a privileged
 //!   instruction, a store to code, the end of the time) it returns, with registers and counts as
 //!   before that instruction, and the interpreter does it.
+//! - Where a monitor takes the traps, an accelerator may hand it one itself ([`Cpu::hand_over`]), and go on if
+//!   the handler says so. The handler then sees what it would have seen if the interpreter had come there.
 //! - It never runs past the bound: an instruction is executed only if as much time is left as all
 //!   instructions up to the next point where it looks again take.
 //! - What it knows of a page lapses with the page's code state, and where a virtual page leads is
@@ -21,8 +23,8 @@ use std::time::Duration;
 use super::code::{CodePage, FetchTranslations};
 use super::data::Stored;
 use super::translation::HostTranslations;
-use super::{Cpu, Registers};
-use crate::{Cycles, Mpn};
+use super::{Cpu, Fault, Handler, Registers, Taken, Trap, TrapHandler};
+use crate::{AccessKind, Cycles, Exception, MachineAddr, Mpn, PAGE_BYTES};
 
 /// A machine page as code: the page, and whether 64-bit operations are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +45,19 @@ pub enum Ran {
     /// The interpreter must execute the instruction at `regs.pc` (with the delay slot, if it is a
     /// branch) before the accelerator is asked again.
     Aside,
+    /// The trap handler ends the run.
+    LookAround,
+}
+
+/// What became of an instruction that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandedOver {
+    /// It raises nothing that a handler takes: the interpreter must do it.
+    Refused,
+    /// The handler took the trap; execution goes on at `regs.pc`.
+    Resume,
+    /// The handler took the trap and ends the run.
+    LookAround,
 }
 
 /// Something that executes guest code faster than the interpreter, with the same results.
@@ -60,8 +75,8 @@ pub trait Accelerator: Debug + Send + Sync {
     fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool;
 
     /// Goes on at `regs.pc`, whose page has `entry_points`, for at most `budget` instructions.
-    /// Returns how many of them are left too. Leaves `now` and `instructions` alone.
-    fn run(&mut self, cpu: &mut Cpu, entry_points: u64, budget: i64) -> (Ran, i64);
+    /// Returns how many of them are left too. `now` and `instructions` are as [`Cpu::settle`] left them.
+    fn run(&mut self, cpu: &mut Cpu, handler: &mut Handler<'_, '_>, entry_points: u64, budget: i64) -> (Ran, i64);
 
     /// Host time spent in `translate` so far. Only for people: nothing may depend on it.
     fn translation_time(&self) -> Duration;
@@ -149,6 +164,89 @@ impl Cpu {
         self.fetches.set_entry_points(pc, self.context, entry_points);
     }
 
+    /// Brings time and counts up to date with `left` of the budget not used.
+    pub fn settle(&mut self, left: i64) {
+        let executed = (self.budget_left - left) as u64;
+        self.budget_left = left;
+        self.now.0 += executed;
+        self.instructions += executed;
+    }
+
+    /// Lets `handler` answer the TLB refill that the last access ended with, if that is what it was and takes
+    /// no more than an entry. Gives back the budget that is left of `left`.
+    pub fn refill(&mut self, handler: &mut Handler<'_, '_>, left: i64) -> Option<i64> {
+        let Fault::Exception(Exception::TlbRefill { vaddr, .. }) = self.fault else { return None };
+        let before = self.now;
+        if !handler.as_mut()?.refill(self, vaddr) {
+            return None;
+        }
+        let charged = (self.now.0 - before.0) as i64;
+        self.budget_left -= charged;
+        Some(left - charged)
+    }
+
+    /// The exception that the last access ended with, if a handler takes it.
+    pub fn refused(&self) -> Option<Exception> {
+        match self.fault {
+            Fault::Exception(exception) => Some(exception),
+            Fault::Bus(_) | Fault::Aside => None,
+        }
+    }
+
+    /// The exception that `insn`, which accesses no memory, raises as things stand.
+    pub fn raised_by(&self, insn: mips::Insn) -> Option<Exception> {
+        match insn.op {
+            op if op.is_privileged() && !self.cp0.coprocessor_usable(0) => {
+                Some(Exception::CoprocessorUnusable { unit: 0 })
+            }
+            mips::Op::Syscall => Some(Exception::Syscall),
+            mips::Op::Break => Some(Exception::Breakpoint),
+            mips::Op::Rdhwr if self.cp0.read_hardware(insn.rd, self.now).is_none() => {
+                Some(Exception::ReservedInstruction)
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives `exception` of the instruction at `pc`, which is in no delay slot, to the handler. `left` is what
+    /// is left of the budget before the instruction; gives back what is left then.
+    pub fn hand_over(
+        &mut self,
+        handler: &mut dyn TrapHandler,
+        exception: Exception,
+        pc: u64,
+        insn: Option<mips::Insn>,
+        left: i64,
+    ) -> (HandedOver, i64) {
+        self.settle(left);
+        self.regs.pc = pc;
+        self.counters.exceptions += 1;
+        let word = self.executed_word(pc);
+        let insn = insn.unwrap_or_else(|| mips::decode(word));
+        let trap = Trap { exception, pc, in_delay_slot: false, next_pc: pc.wrapping_add(4), insn, word };
+        let taken = handler.take(self, &trap);
+        self.budget_left = self.bound.0.wrapping_sub(self.now.0) as i64;
+        let handed_over = match taken {
+            Taken::Resume => HandedOver::Resume,
+            Taken::LookAround => HandedOver::LookAround,
+        };
+        (handed_over, self.budget_left)
+    }
+
+    /// Whether code at `pc` could be fetched without a further look: so it is for code that is being executed,
+    /// unless a trap handler has taken its translation away.
+    pub fn is_fetched(&self, pc: u64) -> bool {
+        self.fetches.get(pc, self.context).is_some()
+    }
+
+    /// The word at `pc`, which is being executed.
+    fn executed_word(&self, pc: u64) -> u32 {
+        match self.fetches.get(pc, self.context) {
+            Some((page, _)) => self.read_memory(MachineAddr(page.address().0 | (pc & (PAGE_BYTES - 1))), 4) as u32,
+            None => self.word_at(pc),
+        }
+    }
+
     /// Loads the aligned value of `bytes` bytes at `vaddr`, zero-extended.
     pub fn try_load(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         self.load_slowly(vaddr, bytes)
@@ -161,17 +259,14 @@ impl Cpu {
 
     /// Stores the low `bytes` bytes of `value` at `vaddr`, unless they are code.
     pub fn try_store(&mut self, vaddr: u64, bytes: u64, value: u64) -> bool {
-        self.effective_address(vaddr).is_multiple_of(bytes) && self.try_store_part(vaddr, 0, bytes, value)
+        self.is_aligned(vaddr, bytes) && self.try_store_part(vaddr, 0, bytes, value)
     }
 
     /// Stores the low `bytes` bytes of `value` from `back` bytes before `vaddr` on, unless they are
     /// code. They lie in the doubleword around `vaddr`.
     pub fn try_store_part(&mut self, vaddr: u64, back: u64, bytes: u64, value: u64) -> bool {
         let vaddr = self.effective_address(vaddr);
-        if self.is_code_at(vaddr) {
-            return false;
-        }
-        self.store_bytes(vaddr, back, bytes, value) == Stored::Done
+        self.may_store(vaddr) && self.store_bytes(vaddr, back, bytes, value) == Stored::Done
     }
 
     /// LL and LLD.
@@ -187,7 +282,7 @@ impl Cpu {
     /// SC and SCD, unless to code. The result is what the instruction writes to its register.
     pub fn try_store_conditional(&mut self, vaddr: u64, bytes: u64, value: u64) -> Option<u64> {
         let effective = self.effective_address(vaddr);
-        if !effective.is_multiple_of(bytes) || self.is_code_at(effective) {
+        if !self.is_aligned(vaddr, bytes) || !self.may_store(effective) {
             return None;
         }
         let (is_done, _) = self.store_if_linked(effective, bytes, value)?;
@@ -216,15 +311,26 @@ impl Cpu {
         self.cp0.read_hardware(NUMBER, self.now)
     }
 
-    /// Whether a store to `vaddr` would go to a page of code, or nowhere.
-    fn is_code_at(&self, vaddr: u64) -> bool {
+    /// Whether a store goes to memory that is no code. If not, `fault` says why.
+    fn may_store(&mut self, vaddr: u64) -> bool {
         if self.stores.machine_address(vaddr, self.context).is_some() {
-            return false;
+            return true;
         }
-        match self.translate(vaddr, crate::AccessKind::Store) {
-            Ok(address) => !self.is_memory(address) || self.memory.is_code(address.page()),
-            Err(_) => true,
+        self.fault = match self.translate(vaddr, AccessKind::Store) {
+            Ok(address) if self.is_memory(address) && !self.memory.is_code(address.page()) => return true,
+            Ok(_) => Fault::Aside,
+            Err(exception) => Fault::Exception(exception),
+        };
+        false
+    }
+
+    /// Whether an address is a multiple of `bytes`. If not, the store is the interpreter's to refuse.
+    fn is_aligned(&mut self, vaddr: u64, bytes: u64) -> bool {
+        let is_aligned = self.effective_address(vaddr).is_multiple_of(bytes);
+        if !is_aligned {
+            self.fault = Fault::Aside;
         }
+        is_aligned
     }
 
     /// Offers the hot run at `regs.pc`, which lies in `page`.
@@ -241,6 +347,7 @@ impl Cpu {
         &mut self,
         accelerator: &mut dyn Accelerator,
         page: &mut CodePage,
+        handler: &mut Handler<'_, '_>,
         until: Cycles,
     ) -> Ran {
         if self.code_writes != self.memory.code_writes() {
@@ -254,13 +361,13 @@ impl Cpu {
             self.set_entry_points(pc, entry_points);
         }
         let budget = until.0.saturating_sub(self.now.0).min(i64::MAX as u64) as i64;
-        let (ran, left) = accelerator.run(self, entry_points, budget);
+        self.bound = Cycles(self.now.0 + budget as u64);
+        self.budget_left = budget;
+        let (ran, left) = accelerator.run(self, handler, entry_points, budget);
         if ran == Ran::Nothing {
             page.cool(pc);
         }
-        let executed = (budget - left) as u64;
-        self.now.0 += executed;
-        self.instructions += executed;
+        self.settle(left);
         ran
     }
 }

@@ -145,7 +145,7 @@ impl Cpu {
             next_pc: access.next_pc,
             word: self.word_at(access.pc.wrapping_add(4 * u64::from(access.in_delay_slot))),
         };
-        self.raise(Exception::BusError { access: kind }, site)
+        self.raise(Exception::BusError { access: kind }, site, &mut None)
     }
 
     fn complete(&mut self, access: &BusAccess) {

@@ -12,8 +12,8 @@ use machine::{Cycles, Mpn};
 use crate::Costs;
 use crate::counters::{Cause, CpuTime};
 use crate::event::Event;
-use crate::trap::Running;
-use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
+use crate::trap::Monitored;
+use crate::vcpu::{HardwareCpu, Shadow, Vcpu, VcpuState};
 use crate::vm::Vm;
 
 /// A vCPU by the numbers of its VM and of itself.
@@ -80,7 +80,8 @@ impl CpuSlot {
             self.has_run = true;
             let before = vm.vcpus[id.vcpu as usize].counters.clone();
             self.load(id, &mut vm, vms, costs);
-            running(&mut self.hardware, &mut vm, id.vcpu, costs, &mut self.events).run(until);
+            let HardwareCpu { cpu, shadow } = &mut self.hardware;
+            monitored(shadow, &mut vm, id.vcpu, costs, &mut self.events).run(cpu, until);
             self.time.add_run(&before, &vm.vcpus[id.vcpu as usize].counters);
             if vm.smp.is_some() {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
@@ -160,7 +161,8 @@ impl CpuSlot {
         self.hardware.cpu.now.0 += costs.vcpu_switch;
         vcpu.counters.vcpu_switches += 1;
         vcpu.charge(Cause::Switch, costs.vcpu_switch);
-        running(&mut self.hardware, vm, id.vcpu, costs, &mut self.events).sync_hardware();
+        let HardwareCpu { cpu, shadow } = &mut self.hardware;
+        monitored(shadow, vm, id.vcpu, costs, &mut self.events).on(cpu).sync_hardware();
     }
 
     /// Takes a vCPU's registers off the CPU, if they are on it.
@@ -199,16 +201,16 @@ impl CpuSlot {
     }
 }
 
-/// A vCPU on a CPU.
-fn running<'a>(
-    hardware: &'a mut HardwareCpu,
+/// A vCPU for the CPU with that shadow.
+fn monitored<'a>(
+    shadow: &'a mut Shadow,
     vm: &'a mut Vm,
     vcpu: u32,
     costs: &'a Costs,
     events: &'a mut Vec<Event>,
-) -> Running<'a> {
-    Running {
-        hardware,
+) -> Monitored<'a> {
+    Monitored {
+        shadow,
         vm: vm.id,
         pmap: &mut vm.pmap,
         windows: &mut vm.windows,

@@ -17,8 +17,9 @@ use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
 use mips::{Insn, Op};
 
-use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, Width, field, frame};
-use super::enter::Thunks;
+use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, Width, field, frame};
+use super::enter::{Thunks, emit_go_on};
+use super::float;
 use crate::flow::Flow;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
 use crate::uses::{HI, LO, Registers, reads, writes};
@@ -30,6 +31,35 @@ pub struct Site {
     pub index: usize,
     /// Instructions of the block from there on.
     pub not_executed: usize,
+    /// What cannot be done is in the delay slot.
+    pub is_slot: bool,
+}
+
+impl Site {
+    /// In one word: the offset in the page, 1 for a slot, and in the upper half how many are not executed.
+    pub fn word(self) -> u32 {
+        ((self.not_executed << 16) | (self.index * 4) | usize::from(self.is_slot)) as u32
+    }
+
+    /// The reverse of `word`.
+    pub fn of(word: u32) -> Site {
+        Site {
+            index: (word as usize >> 2) % PAGE_INSNS,
+            not_executed: word as usize >> 16,
+            is_slot: word & 1 != 0,
+        }
+    }
+}
+
+/// How the code of a region is left, once what is dirty has been stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum WayOut {
+    /// The interpreter goes on; eax says where.
+    Aside,
+    /// The access that was refused is handed over.
+    AccessTrap,
+    /// After a trap, as rax and edx say.
+    Redirect,
 }
 
 /// Where in a page's table the emitted code counts crossings between regions, and says that they are many.
@@ -51,11 +81,11 @@ pub struct Codegen<'a> {
     labels: Vec<(usize, DynamicLabel)>,
     /// Offsets of the blocks emitted so far.
     placed: Vec<(usize, usize)>,
-    /// Store what is dirty and go aside; eax says where.
-    asides: HashMap<Registers, DynamicLabel>,
+    /// The ways out by what is dirty there.
+    ways_out: HashMap<(WayOut, Registers), DynamicLabel>,
     /// Pinned registers that may differ from what the CPU holds, at the present instruction.
     dirty: Registers,
-    site: Site,
+    pub site: Site,
     /// The label of the way out at a site, with what is dirty there.
     site_label: Option<(Site, Registers, DynamicLabel)>,
     later: Vec<Later<'a>>,
@@ -63,6 +93,8 @@ pub struct Codegen<'a> {
     pub float_model: Option<bool>,
     /// What registers are known to hold in this block.
     known: [Option<u64>; 32],
+    /// The guard of the floating-point unit has been passed in this block.
+    is_guarded: bool,
 }
 
 /// Translated code, and at which offsets execution enters it at which indices.
@@ -95,7 +127,7 @@ pub fn generate(
     let Plan { region, pins, flow, entry_points, float_model } = plan;
     let mut emitter = Emitter::new(base);
     let labels = region.blocks.keys().map(|first| (*first, emitter.new_label())).collect();
-    let site = Site { index: 0, not_executed: 0 };
+    let site = Site { index: 0, not_executed: 0, is_slot: false };
     let mut codegen = Codegen {
         emitter,
         thunks,
@@ -105,13 +137,14 @@ pub fn generate(
         entry_points,
         labels,
         placed: Vec::new(),
-        asides: HashMap::new(),
+        ways_out: HashMap::new(),
         dirty: Registers::NONE,
         site,
         site_label: None,
         later: Vec::new(),
         float_model,
         known: [None; 32],
+        is_guarded: false,
     };
     let blocks: Vec<&Block> = region.blocks.values().collect();
     for (number, block) in blocks.iter().enumerate() {
@@ -124,7 +157,7 @@ pub fn generate(
             later(&mut codegen);
         }
     }
-    codegen.finish_asides();
+    codegen.finish_ways_out();
     Translation { code: codegen.emitter.finish(), entries, blocks: codegen.placed }
 }
 
@@ -232,23 +265,70 @@ impl<'a> Codegen<'a> {
     }
 
     fn go_aside(&mut self, site: Site) {
-        let words = ((site.not_executed << 16) | (site.index * 4)) as u32;
-        self.emitter.constant(RAX, u64::from(words));
-        let emitter = &mut self.emitter;
-        let aside = *self.asides.entry(self.dirty).or_insert_with(|| emitter.new_label());
+        self.emitter.constant(RAX, u64::from(site.word()));
+        let aside = self.way_out(WayOut::Aside);
         self.emitter.jump(aside);
     }
 
-    fn finish_asides(&mut self) {
+    /// The label of a way out with what is dirty now.
+    fn way_out(&mut self, way: WayOut) -> DynamicLabel {
+        let emitter = &mut self.emitter;
+        *self.ways_out.entry((way, self.dirty)).or_insert_with(|| emitter.new_label())
+    }
+
+    fn finish_ways_out(&mut self) {
         // In an order of their own, so that the same region gives the same code.
-        let mut asides: Vec<(Registers, DynamicLabel)> = std::mem::take(&mut self.asides).into_iter().collect();
-        asides.sort_by_key(|(dirty, _)| *dirty);
-        for (dirty, label) in asides {
+        let mut ways: Vec<((WayOut, Registers), DynamicLabel)> =
+            std::mem::take(&mut self.ways_out).into_iter().collect();
+        ways.sort_by_key(|(way, _)| *way);
+        for ((way, dirty), label) in ways {
             self.emitter.place(label);
             self.dirty = dirty;
             self.write_back();
-            self.emitter.jump_to(self.thunks.aside);
+            match way {
+                WayOut::Aside => self.emitter.jump_to(self.thunks.aside),
+                WayOut::AccessTrap => {
+                    self.emitter.constant(RDX, 0);
+                    self.emitter.jump_to(self.thunks.trap);
+                }
+                WayOut::Redirect => self.emitter.jump_to(self.thunks.redirect),
+            }
         }
+    }
+
+    /// Hands over the present instruction, after which execution goes elsewhere.
+    fn trap(&mut self, insn: Insn) {
+        self.write_back();
+        let word = self.site.word() as i32;
+        dynasm!(self.emitter.ops(); mov DWORD [BYTE rsp + frame::SITE], word);
+        self.emitter.constant(RDX, float::pack(insn));
+        self.emitter.jump_to(self.thunks.trap);
+    }
+
+    /// Hands over the present instruction, after which execution goes on behind it. The handler finds its
+    /// general registers in the CPU, and leaves them there.
+    pub fn hand_over(&mut self, insn: Insn) {
+        let passed = self.pins.pinned(reads(insn).with(writes(insn)));
+        for (register, host) in self.pins.among(passed.both(self.dirty)) {
+            self.emitter.store(home(register), host);
+        }
+        self.dirty = self.dirty.without(passed);
+        let aside = self.aside_here();
+        self.emitter.constant(RCX, u64::from(self.site.word()));
+        self.emitter.constant(RDX, float::pack(insn));
+        self.emitter.call(self.thunks.privileged);
+        for (register, host) in self.pins.among(passed) {
+            self.emitter.load(Width::Double, host, home(register));
+        }
+        for register in writes(insn).iter() {
+            if let Some(known) = self.known.get_mut(usize::from(register)) {
+                *known = None;
+            }
+        }
+        // The handler may have changed what the guard stands for.
+        self.is_guarded = false;
+        let redirect = self.way_out(WayOut::Redirect);
+        dynasm!(self.emitter.ops(); jb =>aside; ja =>redirect);
     }
 
     fn write_back(&mut self) {
@@ -278,29 +358,31 @@ impl<'a> Codegen<'a> {
         self.placed.push((block.first, self.emitter.ops().offset().0));
         self.known = [None; 32];
         self.dirty = self.pins.pinned(self.flow.border(block.first).dirty);
-        self.site = Site { index: block.first, not_executed: block.count };
+        self.is_guarded = false;
+        self.site = Site { index: block.first, not_executed: block.count, is_slot: false };
         if block.count > 0 {
             let spent = self.aside_here();
             self.emitter.alu_constant(Alu::Sub, Width::Double, R15, block.count as i32);
             self.emitter.jump_if(Condition::Negative, spent);
         }
-        if (block.first..block.first + block.count).any(|index| insn_at(index).op.uses_cp1()) {
-            self.float_guard();
-        }
         let plain_count = match block.end {
             End::Branch(branch) => branch - block.first,
-            End::Next(_) | End::Aside(_) => block.count,
+            End::Next(_) | End::Aside(_) | End::Trap(_) => block.count,
         };
         for index in block.first..block.first + plain_count {
-            self.site = Site { index, not_executed: block.first + block.count - index };
+            self.site = Site { index, not_executed: block.first + block.count - index, is_slot: false };
             self.instruction(insn_at(index));
         }
         match block.end {
             End::Next(index) => self.go_to_index(index, next),
-            End::Aside(index) => self.go_aside(Site { index, not_executed: 0 }),
+            End::Aside(index) => self.go_aside(Site { index, not_executed: 0, is_slot: false }),
+            End::Trap(index) => {
+                self.site = Site { index, not_executed: 0, is_slot: false };
+                self.trap(insn_at(index));
+            }
             End::Branch(index) => {
                 // The branch counts only when its delay slot does, and is repeated with it.
-                self.site = Site { index, not_executed: 2 };
+                self.site = Site { index, not_executed: 2, is_slot: false };
                 self.branch(index, insn_at(index), insn_at(index + 1), next);
             }
         }
@@ -320,7 +402,7 @@ impl<'a> Codegen<'a> {
                 dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], rax);
             }
             self.link(insn, after);
-            self.instruction(slot);
+            self.slot(slot);
             match is_early {
                 true => dynasm!(self.emitter.ops(); mov rax, [BYTE rsp + frame::WAITING]),
                 false => self.read(RAX, register),
@@ -329,7 +411,7 @@ impl<'a> Codegen<'a> {
         }
         if !is_conditional(insn) {
             self.link(insn, after);
-            self.instruction(slot);
+            self.slot(slot);
             return self.go_to(target, next);
         }
         let is_early = slot_writes.with(writes(insn)).meets(reads(insn));
@@ -339,7 +421,7 @@ impl<'a> Codegen<'a> {
             dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], eax);
         }
         self.link(insn, after);
-        self.instruction(slot);
+        self.slot(slot);
         let condition = match is_early {
             true => {
                 dynasm!(self.emitter.ops(); cmp DWORD [BYTE rsp + frame::WAITING], 0);
@@ -351,6 +433,13 @@ impl<'a> Codegen<'a> {
         self.go_to_index(after, next);
     }
 
+    /// Emits the instruction in the delay slot.
+    fn slot(&mut self, insn: Insn) {
+        self.site.is_slot = true;
+        self.instruction(insn);
+        self.site.is_slot = false;
+    }
+
     /// The delay slot is skipped, and not counted, when the branch is not taken.
     fn branch_likely(&mut self, index: usize, insn: Insn, slot: Insn, next: Option<usize>) {
         let not_taken = self.emitter.new_label();
@@ -358,7 +447,7 @@ impl<'a> Codegen<'a> {
         let condition = self.compare(insn).inverse();
         self.emitter.jump_if(condition, not_taken);
         let (known, dirty) = (self.known, self.dirty);
-        self.instruction(slot);
+        self.slot(slot);
         self.go_to(Target::of(insn, index), None);
         (self.known, self.dirty) = (known, dirty);
         self.emitter.place(not_taken);
@@ -389,8 +478,16 @@ impl<'a> Codegen<'a> {
         self.emitter.add_constant(target, target, offset);
     }
 
+    /// Before an instruction of the floating-point unit: emits the guard if it has not been passed.
+    pub fn guard(&mut self, insn: Insn) {
+        if insn.op.uses_cp1() && !std::mem::replace(&mut self.is_guarded, true) {
+            self.float_guard();
+        }
+    }
+
     /// Compares for a conditional branch; the condition holds if it is taken.
     fn compare(&mut self, insn: Insn) -> Condition {
+        self.guard(insn);
         match insn.op {
             Op::Bc1f | Op::Bc1t | Op::Bc1fl | Op::Bc1tl => self.compare_code(insn),
             Op::Beq | Op::Bne | Op::Beql | Op::Bnel => {
@@ -513,29 +610,8 @@ impl<'a> Codegen<'a> {
 
     /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points.
     fn leave_for_rax(&mut self) {
-        const _: () = assert!(Layout::FETCH_BYTES == 32 && Layout::FETCH_COUNT == 256);
-        let fetches = field(Layout::CPU.fetches);
-        let far = self.thunks.jump;
         self.write_back();
-        dynasm!(self.emitter.ops()
-            ; mov ecx, eax
-            ; mov edx, eax
-            ; shr ecx, 7
-            ; shr edx, 15
-            ; xor ecx, edx
-            ; mov rdx, rax
-            ; and ecx, 0x1fe0
-            ; and rdx, -4096
-            ; mov [BYTE rsp + frame::PAGE], rdx
-            ; or rdx, [rbp + field(Layout::CPU.context)]
-            ; test al, 3
-            ; jne extern far
-            ; cmp rdx, [rbp + rcx + fetches]
-            ; jne extern far
-            ; mov rdx, [rbp + rcx + fetches + 8]
-            ; and eax, 0xffc
-            ; jmp QWORD [rdx + rax * 2]
-        );
+        emit_go_on(&mut self.emitter, self.thunks.jump);
     }
 
     // -- loads and stores ------------------------------------------------------------------------------
@@ -579,11 +655,19 @@ impl<'a> Codegen<'a> {
         );
     }
 
-    /// Calls a helper with the address in rax and a value in rdx; jumps aside if it refuses. The result
-    /// is in rax.
+    /// Calls a helper with a value in rdx; jumps aside if it refuses. The result is in rax.
     pub fn call_helper(&mut self, thunk: usize, aside: DynamicLabel) {
         self.emitter.call(thunk);
-        dynasm!(self.emitter.ops(); je =>aside);
+        dynasm!(self.emitter.ops(); jb =>aside);
+    }
+
+    /// Calls a helper that does an access, with the address in rax and a value in rdx, for the instruction
+    /// at `site`, whose way out is `aside`. The result is in rax.
+    pub fn call_access(&mut self, thunk: usize, site: Site, aside: DynamicLabel) {
+        self.emitter.constant(RCX, u64::from(site.word()));
+        self.emitter.call(thunk);
+        let access_trap = self.way_out(WayOut::AccessTrap);
+        dynasm!(self.emitter.ops(); jb =>aside; ja =>access_trap);
     }
 }
 

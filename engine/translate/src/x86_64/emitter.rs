@@ -35,8 +35,14 @@ pub mod frame {
     pub const WAITING: i8 = 8;
     /// The address of an access that is being done out of line.
     pub const ADDRESS: i8 = 16;
+    /// The budget, while a helper that may change it is called.
+    pub const LEFT: i8 = 24;
+    /// The site of the instruction that is handed over: `Site::word`, 32 bits.
+    pub const SITE: i8 = 32;
+    /// The address of the trap handler's `machine::cpu::Handler`.
+    pub const HANDLER: i8 = 40;
     /// Size of the frame. With the return address and six saved registers a multiple of 16.
-    pub const BYTES: i32 = 40;
+    pub const BYTES: i32 = 56;
 }
 
 /// Width of an operation.

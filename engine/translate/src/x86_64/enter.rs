@@ -5,6 +5,13 @@
 //! by translations whose access the caches do not answer; they preserve all registers but the scratch
 //! ones.
 //!
+//! # Traps
+//! What a monitor takes is handed to it from here, and execution goes on in host code. A TLB refill that takes
+//! no more than an entry is answered in the middle of the access; a privileged instruction in the middle
+//! of its block, with its general register in the CPU. For the rest all registers are written back first, and
+//! execution goes on wherever the handler says. It is looked up again whether the page is still the one that
+//! the program counter leads to: a handler may have taken the entry from the TLB.
+//!
 //! # Why `unsafe`
 //! Calling code that was made at run time, and being called by it with the address of the CPU. While
 //! translated code runs, the one reference to the CPU is the `&mut` that [`Thunks::run`] was given;
@@ -13,9 +20,10 @@
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::Cpu;
-use machine::cpu::{Layout, Ran};
+use machine::PAGE_BYTES;
+use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK};
 
-use super::codegen::{CROSSINGS_OFFSET, TORN_OFFSET};
+use super::codegen::{CROSSINGS_OFFSET, Site, TORN_OFFSET};
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
 use super::float::{self, scratch, scratch_word};
 
@@ -36,6 +44,13 @@ pub struct Thunks {
     /// The helpers: of sizes 1, 2, 4 and 8 in this order.
     pub load: [usize; 4],
     pub store: [usize; 4],
+    /// Hands over what `frame::SITE` and rdx (a packed instruction; 0 for the access that was refused) say.
+    /// All registers are written back; does not come back.
+    pub trap: usize,
+    /// Hands over the privileged instruction that ecx (the site) and rdx (packed) say.
+    pub privileged: usize,
+    /// Goes on at the address in rax after a trap; edx is the `Answer`'s.
+    pub redirect: usize,
     /// Of sizes 4 and 8.
     pub load_around: [usize; 2],
     pub store_left: [usize; 2],
@@ -52,17 +67,28 @@ pub struct Thunks {
 
 /// What a helper gives back in rax and rdx.
 #[repr(C)]
+#[derive(Debug)]
 struct Answer {
     value: u64,
-    is_done: u64,
+    outcome: u64,
 }
 
+/// The interpreter must do it.
+const REFUSED: u64 = 0;
+/// Done; `value` is the result.
+const DONE: u64 = 1;
+/// An access: it is to be handed over. Otherwise: execution goes on at the address `value`.
+const ELSEWHERE: u64 = 2;
+/// The run ends before the address `value`.
+const LOOK_AROUND: u64 = 3;
+
 impl Answer {
-    const REFUSED: Answer = Answer { value: 0, is_done: 0 };
-    const DONE: Answer = Answer { value: 0, is_done: 1 };
+    const REFUSED: Answer = Answer { value: 0, outcome: REFUSED };
+    const DONE: Answer = Answer { value: 0, outcome: DONE };
+    const HAND_OVER: Answer = Answer { value: 0, outcome: ELSEWHERE };
 
     fn of(value: Option<u64>) -> Answer {
-        value.map_or(Answer::REFUSED, |value| Answer { value, is_done: 1 })
+        value.map_or(Answer::REFUSED, |value| Answer { value, outcome: DONE })
     }
 
     fn when(is_done: bool) -> Answer {
@@ -70,17 +96,130 @@ impl Answer {
     }
 }
 
-type Helper = unsafe extern "sysv64" fn(*mut Cpu, u64, u64, u64) -> Answer;
+/// The frame of translated code, as `emitter::frame` has it.
+#[repr(C)]
+struct Frame<'h, 'd> {
+    page: u64,
+    waiting: u64,
+    address: u64,
+    left: i64,
+    site: u64,
+    handler: *mut TrapHandler<'h, 'd>,
+}
+
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Frame, page) == frame::PAGE as usize);
+    assert!(offset_of!(Frame, left) == frame::LEFT as usize);
+    assert!(offset_of!(Frame, site) == frame::SITE as usize);
+    assert!(offset_of!(Frame, handler) == frame::HANDLER as usize);
+};
+
+impl Frame<'_, '_> {
+    fn site(&self) -> Site {
+        Site::of(self.site as u32)
+    }
+
+    /// Address of the instruction that the interpreter would begin with.
+    fn pc(&self) -> u64 {
+        self.page + 4 * self.site().index as u64
+    }
+
+    /// What is left of the budget before that instruction.
+    fn left_before(&self) -> i64 {
+        self.left + self.site().not_executed as i64
+    }
+}
+
+/// Does an access. While it ends with TLB refills that the handler answers at once, tries again.
+fn access(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, attempt: impl Fn(&mut Cpu) -> Option<u64>) -> Answer {
+    // After a trap in a delay slot the branch is executed again.
+    let repeated = i64::from(frame.site().is_slot);
+    loop {
+        if let Some(value) = attempt(cpu) {
+            return Answer { value, outcome: DONE };
+        }
+        // SAFETY: `Thunks::run` put the address of its caller's handler there, and waits for us.
+        let handler = unsafe { &mut *frame.handler };
+        if handler.is_none() || cpu.refused().is_none() {
+            return Answer::REFUSED;
+        }
+        match cpu.refill(handler, frame.left).map(|left| left - repeated) {
+            // The rest of the block is paid for, and there: on with it.
+            Some(left) if left >= 0 && cpu.is_fetched(frame.page) => frame.left = left,
+            Some(left) => {
+                frame.left = left;
+                return Answer::REFUSED;
+            }
+            // Who completes an access must know where execution goes on: not so in a delay slot.
+            None if frame.site().is_slot => return Answer::REFUSED,
+            None => return Answer::HAND_OVER,
+        }
+    }
+}
+
+/// Hands the instruction at the frame's site to the trap handler.
+fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
+    if cpu.scratch()[scratch::GUARD] != 0 {
+        // The handler may change what the guard stands for. MXCSR is the host's already.
+        float::settle(cpu);
+        cpu.scratch()[scratch::GUARD] = 0;
+    }
+    // SAFETY: as in `access`.
+    let Some(handler) = (unsafe { &mut *frame.handler }) else { return Answer::REFUSED };
+    let insn = (packed != 0).then(|| as_encoded(float::unpack(packed)));
+    let Some(exception) = insn.map_or_else(|| cpu.refused(), |insn| cpu.raised_by(insn)) else {
+        return Answer::REFUSED;
+    };
+    let (handed_over, left) = cpu.hand_over(*handler, exception, frame.pc(), insn, frame.left_before());
+    frame.left = left;
+    let value = cpu.regs.pc;
+    match handed_over {
+        HandedOver::Refused => Answer::REFUSED,
+        HandedOver::Resume => Answer { value, outcome: ELSEWHERE },
+        HandedOver::LookAround => Answer { value, outcome: LOOK_AROUND },
+    }
+}
+
+/// As `hand_over`, for an instruction in the middle of a block: done if the next one follows.
+fn privileged(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
+    let next = frame.pc().wrapping_add(4);
+    let rest = frame.site().not_executed as i64 - 1;
+    let answer = hand_over(cpu, packed, frame);
+    let goes_on = answer.outcome == ELSEWHERE && answer.value == next && next % PAGE_BYTES != 0;
+    if goes_on && frame.left >= rest && cpu.is_fetched(next) {
+        frame.left -= rest;
+        return Answer::DONE;
+    }
+    answer
+}
+
+/// The decoder's register for writes to register 0 is register 0 to a handler.
+fn as_encoded(mut insn: mips::Insn) -> mips::Insn {
+    for register in [&mut insn.rt, &mut insn.rd] {
+        *register = if *register == SINK { 0 } else { *register };
+    }
+    insn
+}
+
+type Helper = unsafe extern "sysv64" fn(*mut Cpu, u64, u64, u64, *mut Frame<'static, 'static>) -> Answer;
 
 macro_rules! helpers {
-    ($($name:ident: |$cpu:ident, $vaddr:ident, $bytes:ident, $value:ident| $body:expr;)*) => {
+    ($($name:ident: |$cpu:ident, $vaddr:ident, $bytes:ident, $value:ident, $frame:ident| $body:expr;)*) => {
         $(
             /// # Safety
-            /// `cpu` must point to the CPU that runs translated code, and nobody else may use it.
+            /// `cpu` must point to the CPU that runs translated code, `frame` to its frame, and nobody
+            /// else may use them.
             #[allow(unused_variables)]
-            unsafe extern "sysv64" fn $name(cpu: *mut Cpu, $vaddr: u64, $bytes: u64, $value: u64) -> Answer {
-                // SAFETY: by the head of this file, the CPU is ours until we return.
-                let $cpu = unsafe { &mut *cpu };
+            unsafe extern "sysv64" fn $name(
+                cpu: *mut Cpu,
+                $vaddr: u64,
+                $bytes: u64,
+                $value: u64,
+                frame: *mut Frame<'static, 'static>,
+            ) -> Answer {
+                // SAFETY: by the head of this file, the CPU and the frame are ours until we return.
+                let ($cpu, $frame) = unsafe { (&mut *cpu, &mut *frame) };
                 $body
             }
         )*
@@ -88,23 +227,32 @@ macro_rules! helpers {
 }
 
 helpers! {
-    load: |cpu, vaddr, bytes, value| Answer::of(cpu.try_load(vaddr, bytes));
-    load_around: |cpu, vaddr, bytes, value| Answer::of(cpu.try_load_around(vaddr, bytes));
-    store: |cpu, vaddr, bytes, value| Answer::when(cpu.try_store(vaddr, bytes, value));
-    store_left: |cpu, vaddr, bytes, value| {
+    load: |cpu, vaddr, bytes, value, frame| access(cpu, frame, |cpu| cpu.try_load(vaddr, bytes));
+    load_around: |cpu, vaddr, bytes, value, frame| access(cpu, frame, |cpu| cpu.try_load_around(vaddr, bytes));
+    store: |cpu, vaddr, bytes, value, frame| {
+        access(cpu, frame, |cpu| cpu.try_store(vaddr, bytes, value).then_some(0))
+    };
+    store_left: |cpu, vaddr, bytes, value, frame| {
         // The high bytes of the register go up to `vaddr`.
         let back = vaddr & (bytes - 1);
         let value = value << (64 - 8 * bytes) >> (64 - 8 * (back + 1));
-        Answer::when(cpu.try_store_part(vaddr, back, back + 1, value))
+        access(cpu, frame, |cpu| cpu.try_store_part(vaddr, back, back + 1, value).then_some(0))
     };
-    store_right: |cpu, vaddr, bytes, value| {
-        Answer::when(cpu.try_store_part(vaddr, 0, bytes - (vaddr & (bytes - 1)), value))
+    store_right: |cpu, vaddr, bytes, value, frame| {
+        let count = bytes - (vaddr & (bytes - 1));
+        access(cpu, frame, |cpu| cpu.try_store_part(vaddr, 0, count, value).then_some(0))
     };
-    load_linked: |cpu, vaddr, bytes, value| Answer::of(cpu.try_load_linked(vaddr, bytes));
-    store_conditional: |cpu, vaddr, bytes, value| Answer::of(cpu.try_store_conditional(vaddr, bytes, value));
-    user_local: |cpu, vaddr, bytes, value| Answer::of(cpu.try_user_local());
-    pass_guard: |cpu, vaddr, bytes, value| Answer::when(float::pass_guard(cpu, value));
-    execute_float: |cpu, vaddr, bytes, value| {
+    load_linked: |cpu, vaddr, bytes, value, frame| {
+        access(cpu, frame, |cpu| cpu.try_load_linked(vaddr, bytes))
+    };
+    store_conditional: |cpu, vaddr, bytes, value, frame| {
+        access(cpu, frame, |cpu| cpu.try_store_conditional(vaddr, bytes, value))
+    };
+    trap_helper: |cpu, packed, bytes, value, frame| hand_over(cpu, value, frame);
+    privileged_helper: |cpu, packed, bytes, value, frame| privileged(cpu, value, frame);
+    user_local: |cpu, vaddr, bytes, value, frame| Answer::of(cpu.try_user_local());
+    pass_guard: |cpu, vaddr, bytes, value, frame| Answer::when(float::pass_guard(cpu, value));
+    execute_float: |cpu, vaddr, bytes, value, frame| {
         float::settle(cpu);
         Answer::when(cpu.try_float(float::unpack(value)))
     };
@@ -114,10 +262,21 @@ helpers! {
 #[repr(C)]
 struct Left {
     budget: i64,
-    is_aside: u64,
+    how: u64,
 }
 
-type Enter = unsafe extern "sysv64" fn(cpu: *mut u8, code: u64, budget: i64, page: u64) -> Left;
+/// `Left::how`.
+const LEFT_JUMP: i32 = 0;
+const LEFT_ASIDE: i32 = 1;
+const LEFT_LOOK_AROUND: i32 = 2;
+
+type Enter = unsafe extern "sysv64" fn(
+    cpu: *mut u8,
+    code: u64,
+    budget: i64,
+    page: u64,
+    handler: *mut TrapHandler<'static, 'static>,
+) -> Left;
 
 impl Thunks {
     /// Emits the thunks at `emitter`'s address.
@@ -126,7 +285,10 @@ impl Thunks {
         let absent = emitter.address();
         dynasm!(emitter.ops(); mov eax, eax; add rax, [BYTE rsp + frame::PAGE]);
         let jump = emitter.address();
-        dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; xor edx, edx);
+        dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; mov edx, LEFT_JUMP);
+        emit_leave(emitter);
+        let look_around = emitter.address();
+        dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; mov edx, LEFT_LOOK_AROUND);
         emit_leave(emitter);
         let torn = emitter.address();
         dynasm!(emitter.ops()
@@ -141,15 +303,17 @@ impl Thunks {
             ; mov ecx, eax
             ; shr ecx, 16
             ; add r15, rcx
-            ; movzx eax, ax
+            ; and eax, 0xffc
             ; add rax, [BYTE rsp + frame::PAGE]
             ; mov [rbp + field(Layout::CPU.pc)], rax
-            ; mov edx, 1
+            ; mov edx, LEFT_ASIDE
         );
         emit_leave(emitter);
-        let mut all = |helper: Helper| [1, 2, 4, 8].map(|bytes| emit_helper(emitter, helper, bytes));
+        let redirect = emit_redirect(emitter, jump, look_around);
+        let trap = emit_trap(emitter, aside, redirect);
+        let mut all = |helper: Helper| [1, 2, 4, 8].map(|bytes| emit_access(emitter, helper, bytes));
         let (load, store) = (all(load), all(store));
-        let mut wide = |helper: Helper| [4, 8].map(|bytes| emit_helper(emitter, helper, bytes));
+        let mut wide = |helper: Helper| [4, 8].map(|bytes| emit_access(emitter, helper, bytes));
         Thunks {
             enter,
             jump,
@@ -158,11 +322,14 @@ impl Thunks {
             torn,
             load,
             store,
+            trap,
+            redirect,
             load_around: wide(load_around),
             store_left: wide(store_left),
             store_right: wide(store_right),
             load_linked: wide(load_linked),
             store_conditional: wide(store_conditional),
+            privileged: emit_privileged(emitter),
             user_local: emit_helper(emitter, user_local, 8),
             pass_guard: emit_pass_guard(emitter),
             float: emit_float(emitter),
@@ -170,20 +337,28 @@ impl Thunks {
     }
 
     /// Runs translated code from the entry point `code`, which `regs.pc` leads to.
-    pub fn run(&self, cpu: &mut Cpu, code: u64, budget: i64) -> (Ran, i64) {
+    pub fn run(&self, cpu: &mut Cpu, handler: &mut TrapHandler<'_, '_>, code: u64, budget: i64) -> (Ran, i64) {
         let page = cpu.regs.pc & !(machine::PAGE_BYTES - 1);
         cpu.scratch()[scratch::GUARD] = 0;
         let pointer: *mut Cpu = cpu;
         // SAFETY: `enter` holds the address of the thunk emitted for this signature, in a buffer that
         // lives as long as `self` does.
         let enter = unsafe { std::mem::transmute::<usize, Enter>(self.enter) };
+        let handler: *mut TrapHandler<'_, '_> = handler;
         // SAFETY: `code` is an entry point of the same buffer; it keeps to the calling convention, touches
-        // of the CPU what `Layout` names, and of machine memory what the CPU's translations lead to.
-        let left = unsafe { enter(pointer.cast::<u8>().wrapping_add(CPU_BIAS), code, budget, page) };
+        // of the CPU what `Layout` names, and of machine memory what the CPU's translations lead to. It
+        // gives `handler` to helpers alone, which are done with it before we are.
+        let left =
+            unsafe { enter(pointer.cast::<u8>().wrapping_add(CPU_BIAS), code, budget, page, handler.cast()) };
         if cpu.scratch()[scratch::GUARD] != 0 {
             float::settle(cpu);
         }
-        (if left.is_aside == 0 { Ran::Jump } else { Ran::Aside }, left.budget)
+        let ran = match left.how as i32 {
+            LEFT_JUMP => Ran::Jump,
+            LEFT_ASIDE => Ran::Aside,
+            _ => Ran::LookAround,
+        };
+        (ran, left.budget)
     }
 }
 
@@ -201,9 +376,75 @@ fn emit_enter(emitter: &mut Emitter) -> usize {
         ; stmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
         ; mov r15, rdx
         ; mov [BYTE rsp + frame::PAGE], rcx
+        ; mov [BYTE rsp + frame::HANDLER], r8
         ; jmp rsi
     );
     enter
+}
+
+/// Goes on at the virtual address in rax, as `Codegen::leave_for_rax` does, or leaves if edx says so.
+fn emit_redirect(emitter: &mut Emitter, jump: usize, look_around: usize) -> usize {
+    let redirect = emitter.address();
+    dynasm!(emitter.ops(); cmp edx, LOOK_AROUND as i32; je extern look_around);
+    emit_go_on(emitter, jump);
+    redirect
+}
+
+/// Goes on at the virtual address in rax: through the fetch cache to the page's entry points, or to `far`.
+pub fn emit_go_on(emitter: &mut Emitter, far: usize) {
+    const _: () = assert!(Layout::FETCH_BYTES == 32 && Layout::FETCH_COUNT == 256);
+    let fetches = field(Layout::CPU.fetches);
+    dynasm!(emitter.ops()
+        ; mov ecx, eax
+        ; mov edx, eax
+        ; shr ecx, 7
+        ; shr edx, 15
+        ; xor ecx, edx
+        ; mov rdx, rax
+        ; and ecx, 0x1fe0
+        ; and rdx, -4096
+        ; mov [BYTE rsp + frame::PAGE], rdx
+        ; or rdx, [rbp + field(Layout::CPU.context)]
+        ; test al, 3
+        ; jne extern far
+        ; cmp rdx, [rbp + rcx + fetches]
+        ; jne extern far
+        ; mov rdx, [rbp + rcx + fetches + 8]
+        ; and eax, 0xffc
+        ; jmp QWORD [rdx + rax * 2]
+    );
+}
+
+/// Gives MXCSR back to the host if the guest has it; `settle` needs what it was.
+fn emit_host_mxcsr(emitter: &mut Emitter) {
+    dynasm!(emitter.ops()
+        ; cmp DWORD [rbp + scratch_word(scratch::GUARD)], 0
+        ; je >host
+        ; stmxcsr [rbp + scratch_word(scratch::MXCSR_LEFT)]
+        ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
+        ; host:
+    );
+}
+
+fn emit_trap(emitter: &mut Emitter, aside: usize, redirect: usize) -> usize {
+    let trap = emitter.address();
+    let helper: Helper = trap_helper;
+    let helper = helper as usize;
+    emit_host_mxcsr(emitter);
+    dynasm!(emitter.ops()
+        ; mov [BYTE rsp + frame::LEFT], r15
+        ; lea rdi, [rbp - CPU_BIAS as i32]
+        ; mov rcx, rdx
+        ; mov r8, rsp
+        ; mov rax, QWORD helper as i64
+        ; call rax
+        ; mov r15, [BYTE rsp + frame::LEFT]
+        ; test edx, edx
+        ; jne extern redirect
+        ; mov eax, [BYTE rsp + frame::SITE]
+        ; jmp extern aside
+    );
+    trap
 }
 
 fn emit_leave(emitter: &mut Emitter) {
@@ -225,10 +466,24 @@ fn emit_leave(emitter: &mut Emitter) {
     );
 }
 
-/// A thunk that calls `helper` with the address in rax and the value in rdx. The zero flag is set if it
-/// refused.
+/// A thunk that calls `helper` with the address in rax and the value in rdx. The flags compare the outcome
+/// with `DONE`.
 fn emit_helper(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
     let thunk = emitter.address();
+    emit_call(emitter, helper, bytes);
+    dynasm!(emitter.ops(); cmp edx, DONE as i32; ret);
+    thunk
+}
+
+/// As `emit_helper`, for a helper that may change the budget in the frame.
+fn emit_helper_with_frame(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
+    let thunk = emitter.address();
+    emit_call(emitter, helper, bytes);
+    dynasm!(emitter.ops(); mov r15, [BYTE rsp + 8 + frame::LEFT]; cmp edx, DONE as i32; ret);
+    thunk
+}
+
+fn emit_call(emitter: &mut Emitter, helper: Helper, bytes: u64) {
     let helper = helper as usize;
     dynasm!(emitter.ops()
         ; push rsi
@@ -242,6 +497,7 @@ fn emit_helper(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
         ; mov rsi, rax
         ; mov rcx, rdx
         ; mov edx, bytes as i32
+        ; lea r8, [rsp + BELOW_FRAME]
         ; mov rax, QWORD helper as i64
         ; call rax
         ; add rsp, 8
@@ -251,8 +507,34 @@ fn emit_helper(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
         ; pop r8
         ; pop rdi
         ; pop rsi
-        ; test rdx, rdx
-        ; ret
+    );
+}
+
+/// What `emit_helper` pushes, and its return address.
+const BELOW_FRAME: i32 = 64;
+
+/// A thunk that calls `helper` with the address in rax, the value in rdx and the site in ecx. The flags
+/// compare the outcome with `DONE`.
+fn emit_access(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
+    let called = emit_helper_with_frame(emitter, helper, bytes);
+    let thunk = emitter.address();
+    dynasm!(emitter.ops()
+        ; mov [BYTE rsp + 8 + frame::SITE], ecx
+        ; mov [BYTE rsp + 8 + frame::LEFT], r15
+        ; jmp extern called
+    );
+    thunk
+}
+
+/// As `emit_access` for `privileged_helper`.
+fn emit_privileged(emitter: &mut Emitter) -> usize {
+    let called = emit_helper_with_frame(emitter, privileged_helper, 0);
+    let thunk = emitter.address();
+    emit_host_mxcsr(emitter);
+    dynasm!(emitter.ops()
+        ; mov [BYTE rsp + 8 + frame::SITE], ecx
+        ; mov [BYTE rsp + 8 + frame::LEFT], r15
+        ; jmp extern called
     );
     thunk
 }
@@ -263,7 +545,7 @@ fn emit_pass_guard(emitter: &mut Emitter) -> usize {
     let thunk = emitter.address();
     emitter.call(helper);
     dynasm!(emitter.ops()
-        ; je >refused
+        ; jb >refused
         ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]
         ; refused:
         ; ret

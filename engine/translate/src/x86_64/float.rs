@@ -1,6 +1,6 @@
 //! Floating point: the host's arithmetic where it is provably the guest's.
 //!
-//! Registers stay in the CPU. A block with instructions of the unit begins with a *guard*: that CP1 is
+//! Registers stay in the CPU. Before its first instruction of the unit a block has a *guard*: that CP1 is
 //! usable with the register model that was translated for, that no exception is enabled and FCSR.FS is
 //! clear, and that MXCSR rounds as FCSR.RM says. The guard is one comparison once it has been passed.
 //!
@@ -157,7 +157,7 @@ enum Format {
 use Format::{Double, Single};
 
 impl Codegen<'_> {
-    /// Emits the guard of a block.
+    /// Emits the guard.
     pub fn float_guard(&mut self) {
         let Some(has_32_doubles) = self.float_model else {
             unreachable!("nothing of the unit is translated then")
@@ -613,7 +613,7 @@ fn condition_bit(code: u8) -> u8 {
 }
 
 /// An instruction in one word, for a helper.
-fn pack(insn: Insn) -> u64 {
+pub fn pack(insn: Insn) -> u64 {
     let fields = [insn.rs, insn.rt, insn.rd, insn.sa].map(u64::from);
     insn.op as u64 | fields[0] << 16 | fields[1] << 24 | fields[2] << 32 | fields[3] << 40 | insn.uimm() << 48
 }

@@ -9,10 +9,8 @@ use mips::{Insn, Op};
 
 use super::codegen::Codegen;
 use super::emitter::{Alu, Condition, Host, Place, RAX, RCX, RDX, Shift, Width};
+use crate::region::is_handed_over;
 use crate::uses::{HI, LO};
-
-/// RDHWR's number of the register that holds UserLocal.
-const HARDWARE_USER_LOCAL: u8 = 29;
 
 /// Whether the translator does this instruction; the interpreter does the others. `has_float`: whether
 /// those of the floating-point unit may be translated.
@@ -22,7 +20,8 @@ pub fn is_translated(insn: Insn, has_float: bool) -> bool {
         // Repeating these after a fault in the delay slot reads what the link has changed.
         Op::Jalr | Op::JalrHb => insn.rd != insn.rs,
         Op::Bltzal | Op::Bgezal | Op::Bltzall | Op::Bgezall => insn.rs != 31,
-        Op::Rdhwr => insn.rd == HARDWARE_USER_LOCAL,
+        Op::Rdhwr => true,
+        _ if is_handed_over(insn) => true,
         op if op.ends_run() || op.is_privileged() => false,
         op if op.uses_cp1() => has_float && super::float::is_translated(op),
         op => matches!(op.family(), Arithmetic | Branch | Control | Memory | Logical | Move | Shift | Trap),
@@ -32,6 +31,7 @@ pub fn is_translated(insn: Insn, has_float: bool) -> bool {
 impl Codegen<'_> {
     /// Emits an instruction that is no branch.
     pub fn instruction(&mut self, insn: Insn) {
+        self.guard(insn);
         match insn.op {
             Op::Nop | Op::Ssnop | Op::Ehb | Op::Pause | Op::Sync | Op::Pref => {}
 
@@ -175,6 +175,7 @@ impl Codegen<'_> {
             Op::Teqi => self.trap_on_immediate(insn, Condition::Equal),
             Op::Tnei => self.trap_on_immediate(insn, Condition::NotEqual),
 
+            _ if is_handed_over(insn) => self.hand_over(insn),
             Op::Rdhwr => {
                 let aside = self.aside_here();
                 self.call_helper(self.thunks.user_local, aside);

@@ -31,7 +31,7 @@ impl Codegen<'_> {
             Op::Ll | Op::Lld => {
                 let aside = self.aside_here();
                 self.address(insn);
-                self.call_helper(self.thunks.load_linked[wide], aside);
+                self.call_access(self.thunks.load_linked[wide], self.site, aside);
                 match bytes {
                     4 => self.write_word(insn.rt, RAX),
                     _ => self.write(insn.rt, RAX),
@@ -55,6 +55,7 @@ impl Codegen<'_> {
     /// `target` = the value of `bytes` bytes at the address in rax.
     pub fn load_value(&mut self, bytes: u64, is_signed: bool, target: Host) {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
+        let site = self.site;
         let aside = self.aside_here();
         self.translate(Layout::CPU.loads, bytes, missed);
         self.emitter.load_memory(bytes, is_signed, target, RAX, RCX);
@@ -62,7 +63,7 @@ impl Codegen<'_> {
         let thunk = self.thunks.load[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
-            codegen.call_helper(thunk, aside);
+            codegen.call_access(thunk, site, aside);
             codegen.emitter.extend(bytes, is_signed, target, RAX);
             codegen.emitter.jump(done);
         });
@@ -77,6 +78,7 @@ impl Codegen<'_> {
     /// Stores the low `bytes` bytes of the value at the address in rax.
     pub fn store_value(&mut self, bytes: u64, value: Place) {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
+        let site = self.site;
         let aside = self.aside_here();
         self.translate(Layout::CPU.stores, bytes, missed);
         let width = if bytes == 8 { Width::Double } else { Width::Word };
@@ -93,7 +95,7 @@ impl Codegen<'_> {
         self.later(move |codegen| {
             codegen.emitter.place(missed);
             codegen.emitter.load(width, RDX, value);
-            codegen.call_helper(thunk, aside);
+            codegen.call_access(thunk, site, aside);
             codegen.emitter.jump(done);
         });
     }
@@ -103,13 +105,14 @@ impl Codegen<'_> {
         let aside = self.aside_here();
         self.address(insn);
         self.read(RDX, insn.rt);
-        self.call_helper(thunk, aside);
+        self.call_access(thunk, self.site, aside);
     }
 
     /// LWL and its kin: the bytes of the aligned value up to the address (`is_left`) or from it on take
     /// the place of the high or the low bytes of the register.
     fn load_part(&mut self, insn: Insn, bytes: u64, is_left: bool) {
         let (missed, merge) = (self.emitter.new_label(), self.emitter.new_label());
+        let site = self.site;
         let aside = self.aside_here();
         let bits = bytes as i32 - 1;
         self.address(insn);
@@ -121,7 +124,7 @@ impl Codegen<'_> {
         self.later(move |codegen| {
             codegen.emitter.place(missed);
             dynasm!(codegen.emitter.ops(); mov rax, [BYTE rsp + frame::ADDRESS]);
-            codegen.call_helper(thunk, aside);
+            codegen.call_access(thunk, site, aside);
             codegen.emitter.jump(merge);
         });
         // By how many bits the value is shifted.
