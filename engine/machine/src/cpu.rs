@@ -147,7 +147,8 @@ pub trait TrapHandler {
     /// of the CPU may not be up to date. False: nothing has changed.
     fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool;
 
-    /// Takes a trap.
+    /// Takes a trap. Of the general registers, only those that a privileged instruction or RDHWR names need be
+    /// up to date when one traps, and only those may be changed then; all are when anything else traps.
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken;
 }
 

@@ -7,6 +7,10 @@
 //! address space, rewrites code and sends interrupts. Programs jump into each other's middle, branch
 //! into delay slots and store into their own code, because nothing keeps them from it.
 //!
+//! In every other program a trap handler takes the traps while the CPU runs: it answers refills, emulates
+//! what is privileged, changes the address space and the mode under the program's feet, and charges time.
+//! What each handler saw is compared too.
+//!
 //! `DIFFERENTIAL_SECONDS` says how long (20 by default), `DIFFERENTIAL_SEED` where to begin; a failure
 //! prints the seed that repeats it.
 
@@ -18,7 +22,8 @@ use std::time::{Duration, Instant};
 use machine::cp0::status;
 use machine::tlb::{TlbEntry, entry_lo};
 use machine::{
-    AccessKind, Asid, Cpu, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_BYTES, Stop,
+    AccessKind, Asid, Cpu, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_BYTES,
+    Stop, Taken, Trap, TrapHandler,
 };
 use mips::fpu::Fcsr;
 use mips::{Family, Fields, Op};
@@ -33,6 +38,7 @@ const BASE: u64 = 0x0040_0000;
 const PROGRAM_CYCLES: u64 = 30_000;
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Random(u64);
 
 impl Random {
@@ -74,11 +80,11 @@ fn is_pointer(register: u8) -> bool {
 }
 
 /// A random word that is an instruction more often than not.
-fn random_word(random: &mut Random, float_in: u64) -> u32 {
+fn random_word(random: &mut Random, float_in: u64, rare_in: u64) -> u32 {
     if random.one_in(200) {
         return random.next() as u32;
     }
-    let op = random_op(random, float_in);
+    let op = random_op(random, float_in, rare_in);
     let mut fields = Fields {
         rs: random.below(32) as u8,
         rt: random.below(32) as u8,
@@ -131,15 +137,15 @@ fn random_word(random: &mut Random, float_in: u64) -> u32 {
 }
 
 /// One operation in `float_in` of the floating-point unit's is taken, and all of them where that is 1; then
-/// few others are.
-fn random_op(random: &mut Random, float_in: u64) -> Op {
+/// few others are. Of those that trap and the like, one in `rare_in` is.
+fn random_op(random: &mut Random, float_in: u64, rare_in: u64) -> Op {
     loop {
         let op = Op::ALL[random.below(Op::COUNT as u64) as usize];
         let is_rare =
             matches!(op.family(), Family::Privileged | Family::Coprocessor2 | Family::Ejtag | Family::Reserved)
                 || op.ends_run()
                 || op.family() == Family::Trap;
-        if is_rare && !random.one_in(60) {
+        if is_rare && !random.one_in(rare_in) {
             continue;
         }
         let is_float = op.uses_cp1();
@@ -154,6 +160,102 @@ fn random_op(random: &mut Random, float_in: u64) -> Op {
 struct Side {
     cpu: Cpu,
     memory: Arc<MachineMemory>,
+    handler: Option<TestHandler>,
+}
+
+/// A monitor that does what one may do, as its random numbers say, and remembers what it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TestHandler {
+    random: Random,
+    pages: Pages,
+    /// The last traps, with the time and the sum of the registers that each began with.
+    log: Vec<(Trap, Cycles, u64, u64)>,
+    refills: u64,
+}
+
+impl TestHandler {
+    fn victim(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
+        let Some(entry) = self.pages.entry(vaddr, cpu.cp0.asid()) else { return false };
+        let index = self.random.below(8) as usize;
+        cpu.tlb_write(index, entry).expect("the address was not mapped");
+        true
+    }
+
+    /// Something that the guest's kernel may do with a privileged instruction.
+    fn disturb(&mut self, cpu: &mut Cpu) {
+        match self.random.below(12) {
+            0 => cpu.cp0.entry_hi = self.random.below(3),
+            1 => cpu.cp0.status ^= status::CU1,
+            2 => cpu.cp0.status ^= status::FR,
+            3 => {
+                cpu.tlb_invalidate(self.random.below(8) as usize);
+            }
+            4 => cpu.regs.pc = BASE + self.random.below(CODE_PAGES * 1024) * 4,
+            5 => cpu.cp0.status ^= status::UX,
+            _ => return,
+        }
+        cpu.context_changed();
+    }
+}
+
+impl TrapHandler for TestHandler {
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
+        // As a second-level TLB, which knows some of the pages.
+        if (vaddr >> 13) % 3 == 0 || !self.victim(cpu, vaddr) {
+            return false;
+        }
+        self.refills += 1;
+        cpu.now.0 += 7 + vaddr % 5;
+        true
+    }
+
+    fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
+        if let Exception::TlbRefill { vaddr, .. } = trap.exception
+            && self.refill(cpu, vaddr)
+        {
+            return Taken::Resume;
+        }
+        // What may not be up to date in the CPU is what this adds up: a register in the middle of a block
+        // only where the instruction has it.
+        let is_insn = match trap.insn.op {
+            Op::Eret | Op::Wait => false,
+            Op::Rdhwr => true,
+            _ => trap.exception == (Exception::CoprocessorUnusable { unit: 0 }),
+        };
+        let seen = match trap.insn.op {
+            Op::Mtc0 | Op::Dmtc0 => cpu.regs.gpr[usize::from(trap.insn.rt)],
+            _ if is_insn => 0,
+            _ => sum(cpu),
+        };
+        self.log.push((*trap, cpu.now, cpu.instructions, seen));
+        cpu.now.0 += 1 + self.random.below(20);
+        if let Exception::TlbRefill { vaddr, .. } = trap.exception
+            && self.victim(cpu, vaddr)
+        {
+            return self.next(trap);
+        }
+        cpu.regs.pc =
+            if is_fetch(trap.exception) { BASE + self.random.below(CODE_PAGES * 1024) * 4 } else { trap.next_pc };
+        cpu.now.0 += 1;
+        cpu.instructions += 1;
+        let writes = matches!(trap.insn.op, Op::Mfc0 | Op::Dmfc0 | Op::Di | Op::Ei | Op::Rdhwr);
+        if is_insn && writes && trap.insn.rt != 0 {
+            cpu.regs.gpr[usize::from(trap.insn.rt)] = self.random.value();
+        }
+        self.disturb(cpu);
+        self.next(trap)
+    }
+}
+
+impl TestHandler {
+    fn next(&mut self, trap: &Trap) -> Taken {
+        if trap.insn.op == Op::Wait || self.random.one_in(9) { Taken::LookAround } else { Taken::Resume }
+    }
+}
+
+/// All general registers in one number.
+fn sum(cpu: &Cpu) -> u64 {
+    cpu.regs.gpr[..32].iter().fold(cpu.regs.hi ^ cpu.regs.lo, |sum, value| sum.rotate_left(7) ^ value)
 }
 
 impl Side {
@@ -163,6 +265,7 @@ impl Side {
         floats: &[u64; 32],
         status_bits: u32,
         is_translated: bool,
+        handler: Option<TestHandler>,
     ) -> Side {
         let memory = Arc::new(MachineMemory::new(1, MEMORY_BYTES).unwrap());
         memory.write(MachineAddr(0), program);
@@ -178,7 +281,17 @@ impl Side {
             let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4 };
             cpu.set_accelerator(Some(Box::new(Translator::new(options).unwrap())));
         }
-        Side { cpu, memory }
+        Side { cpu, memory, handler }
+    }
+
+    fn run(&mut self, until: Cycles) -> Stop {
+        match &mut self.handler {
+            Some(handler) => {
+                handler.log.clear();
+                self.cpu.run_monitored(handler, until)
+            }
+            None => self.cpu.run(until),
+        }
     }
 
     fn memory_bytes(&self) -> Vec<u8> {
@@ -191,12 +304,15 @@ impl Side {
 /// What the test does between two spans, so that both sides get the same.
 struct Monitor {
     random: Random,
-    /// The machine page behind each virtual page, and whether it may be written.
-    pages: Vec<(Mpn, bool)>,
+    pages: Pages,
 }
 
-impl Monitor {
-    fn new(mut random: Random) -> Monitor {
+/// The machine page behind each virtual page, and whether it may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pages(Vec<(Mpn, bool)>);
+
+impl Pages {
+    fn new(random: &mut Random) -> Pages {
         let machine_pages = MEMORY_BYTES / PAGE_BYTES;
         let pages = (0..PAGES)
             .map(|page| {
@@ -205,14 +321,14 @@ impl Monitor {
                 (Mpn(target as u32), !random.one_in(6))
             })
             .collect();
-        Monitor { random, pages }
+        Pages(pages)
     }
 
     fn entry(&self, vaddr: u64, asid: Asid) -> Option<TlbEntry> {
         let pair = vaddr & !(2 * PAGE_BYTES - 1);
         let lo = |page: u64| -> u64 {
             let Some(number) = page.checked_sub(BASE).map(|offset| offset / PAGE_BYTES) else { return 0 };
-            match self.pages.get(number as usize) {
+            match self.0.get(number as usize) {
                 Some((mpn, is_writable)) => {
                     entry_lo::frame(mpn.address().0) | entry_lo::V | (u64::from(*is_writable) * entry_lo::D)
                 }
@@ -228,13 +344,15 @@ impl Monitor {
             hidden: false,
         })
     }
+}
 
+impl Monitor {
     /// Answers a stop of both sides. False when the program has ended.
     fn answer(&mut self, stop: Stop, sides: &mut [Side; 2]) -> bool {
         let Stop::Trap(trap) = stop else { return stop != Stop::Wait };
         if let Exception::TlbRefill { vaddr, .. } = trap.exception {
             let index = self.random.below(64) as usize;
-            if let Some(entry) = self.entry(vaddr, sides[0].cpu.cp0.asid()) {
+            if let Some(entry) = self.pages.entry(vaddr, sides[0].cpu.cp0.asid()) {
                 for side in sides {
                     side.cpu.tlb_write(index, entry).expect("the address was not mapped");
                 }
@@ -310,7 +428,8 @@ struct Difference {
 fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
     let mut random = Random(seed);
     let float_in = [1, 4, 20][random.below(3) as usize];
-    let words = (0..CODE_PAGES * 1024).map(|_| random_word(&mut random, float_in));
+    let rare_in = [60, 6][random.below(2) as usize];
+    let words = (0..CODE_PAGES * 1024).map(|_| random_word(&mut random, float_in, rare_in));
     let program: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     let mut registers: [u64; 32] = std::array::from_fn(|_| random.value());
     registers[0] = 0;
@@ -324,9 +443,17 @@ fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference>
     let modes = [status::UX | status::SX | status::KX, status::UX, 0];
     let mode = modes[random.below(3) as usize] | (2 << status::KSU_SHIFT);
     let float = [status::FR | status::CU1, status::CU1, status::FR][random.below(3) as usize];
-    let mut sides =
-        [false, true].map(|is_translated| Side::new(&program, &registers, &floats, mode | float, is_translated));
-    let mut monitor = Monitor::new(Random(random.next()));
+    let pages = Pages::new(&mut random);
+    let handler = random.one_in(2).then(|| TestHandler {
+        random: Random(random.next()),
+        pages: pages.clone(),
+        log: Vec::new(),
+        refills: 0,
+    });
+    let mut sides = [false, true].map(|is_translated| {
+        Side::new(&program, &registers, &floats, mode | float, is_translated, handler.clone())
+    });
+    let mut monitor = Monitor { random: Random(random.next()), pages };
     while sides[0].cpu.now.0 < PROGRAM_CYCLES {
         let mut span = match monitor.random.below(4) {
             0 => 1 + monitor.random.below(4),
@@ -344,7 +471,7 @@ fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference>
             }
         }
         let until = Cycles(start.0 + span);
-        let stops = [0, 1].map(|side: usize| sides[side].cpu.run(until));
+        let stops = [0, 1].map(|side: usize| sides[side].run(until));
         if let Some(text) = difference(stops, &sides) {
             return Err(Difference { start, span, text });
         }
@@ -370,10 +497,18 @@ fn difference(stops: [Stop; 2], sides: &[Side; 2]) -> Option<String> {
         let counters = &cpu.counters;
         (cpu.now.0, cpu.instructions, counters.exceptions, counters.load_translations, counters.store_translations)
     });
-    if stops[0] == stops[1] && counts[0] == counts[1] && cpus[0].regs == cpus[1].regs {
+    let handlers = [&sides[0].handler, &sides[1].handler];
+    if stops[0] == stops[1] && counts[0] == counts[1] && cpus[0].regs == cpus[1].regs && handlers[0] == handlers[1]
+    {
         return None;
     }
     let mut text = format!("stops: {stops:x?}\ncounts: {counts:?}\n");
+    if let [Some(a), Some(b)] = handlers {
+        text += &format!("refills: {} {}\n", a.refills, b.refills);
+        let common = a.log.iter().zip(&b.log).take_while(|(a, b)| a == b).count();
+        let next = |handler: &TestHandler| handler.log.get(common).copied();
+        text += &format!("traps after {common} equal ones: {:x?}\n{:x?}\n", next(a), next(b));
+    }
     for register in 0..32 {
         for (name, values) in
             [("gpr", cpus.map(|cpu| cpu.regs.gpr[register])), ("fpr", cpus.map(|cpu| cpu.regs.fpr[register]))]

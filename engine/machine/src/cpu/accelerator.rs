@@ -180,6 +180,7 @@ impl Cpu {
         if !handler.as_mut()?.refill(self, vaddr) {
             return None;
         }
+        self.counters.exceptions += 1;
         let charged = (self.now.0 - before.0) as i64;
         self.budget_left -= charged;
         Some(left - charged)

@@ -389,6 +389,7 @@ impl<'a> Codegen<'a> {
     }
 
     fn branch(&mut self, index: usize, insn: Insn, slot: Insn, next: Option<usize>) {
+        self.guard(insn);
         let target = Target::of(insn, index);
         let after = index + 2;
         if insn.op.is_likely() {
@@ -442,6 +443,7 @@ impl<'a> Codegen<'a> {
 
     /// The delay slot is skipped, and not counted, when the branch is not taken.
     fn branch_likely(&mut self, index: usize, insn: Insn, slot: Insn, next: Option<usize>) {
+        self.guard(insn);
         let not_taken = self.emitter.new_label();
         self.link(insn, index + 2);
         let condition = self.compare(insn).inverse();
@@ -487,7 +489,6 @@ impl<'a> Codegen<'a> {
 
     /// Compares for a conditional branch; the condition holds if it is taken.
     fn compare(&mut self, insn: Insn) -> Condition {
-        self.guard(insn);
         match insn.op {
             Op::Bc1f | Op::Bc1t | Op::Bc1fl | Op::Bc1tl => self.compare_code(insn),
             Op::Beq | Op::Bne | Op::Beql | Op::Bnel => {

@@ -165,6 +165,10 @@ fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
         float::settle(cpu);
         cpu.scratch()[scratch::GUARD] = 0;
     }
+    if frame.left_before() <= 0 {
+        // The time was up before the instruction.
+        return Answer::REFUSED;
+    }
     // SAFETY: as in `access`.
     let Some(handler) = (unsafe { &mut *frame.handler }) else { return Answer::REFUSED };
     let insn = (packed != 0).then(|| as_encoded(float::unpack(packed)));
