@@ -201,7 +201,7 @@ impl TestHandler {
 impl TrapHandler for TestHandler {
     fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
         // As a second-level TLB, which knows some of the pages.
-        if (vaddr >> 13) % 3 == 0 || !self.victim(cpu, vaddr) {
+        if (vaddr >> 13).is_multiple_of(3) || !self.victim(cpu, vaddr) {
             return false;
         }
         self.refills += 1;

@@ -190,7 +190,7 @@ fn privileged(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
     let next = frame.pc().wrapping_add(4);
     let rest = frame.site().not_executed as i64 - 1;
     let answer = hand_over(cpu, packed, frame);
-    let goes_on = answer.outcome == ELSEWHERE && answer.value == next && next % PAGE_BYTES != 0;
+    let goes_on = answer.outcome == ELSEWHERE && answer.value == next && !next.is_multiple_of(PAGE_BYTES);
     if goes_on && frame.left >= rest && cpu.is_fetched(next) {
         frame.left -= rest;
         return Answer::DONE;
