@@ -62,9 +62,10 @@ def test_a_32_bit_kernel_uses_memory_that_it_cannot_map_at_once(disco):
 
 
 def test_one_seed_has_one_digest_with_any_number_of_host_threads(disco):
-    words = ("--vms", "2", "--seed", "11", "--json", "--", "sh", "-c", "md5sum /init; date")
+    words = ("run", "default", "debian-mipsel,vcpus=2", "--seed", "11", "--json")
+    command = ("--", "sh", "-c", "md5sum /init; date")
     first, second = (
-        json.loads(disco("run", "--host-threads", threads, *words).stdout) for threads in "12"
+        json.loads(disco(*words, "--host-threads", threads, *command).stdout) for threads in "12"
     )
     assert first["digest"] == second["digest"]
     assert [vm["exit_status"] for vm in first["vms"]] == [0, 0]
@@ -105,13 +106,14 @@ def test_a_kernel_that_panics_ends_its_vm_with_125(disco, debian, tmp_path):
     assert "asked for a restart" in done.stderr
 
 
-def test_a_disk_is_read_and_written_by_the_guest(disco, tmp_path):
+@pytest.mark.parametrize("image", ["debian-busybox", "debian-mipsel"])
+def test_a_disk_is_read_and_written_by_the_guest(disco, tmp_path, image):
     disk = tmp_path / "disk.img"
     disk.write_bytes(b"from the host".ljust(4096, b"\0"))
     script = (
         "head -c 13 /dev/vda; echo; echo -n from the guest | dd of=/dev/vda bs=512 seek=1 conv=sync"
     )
-    done = disco("run", "--disk", str(disk), "--", "sh", "-c", script)
+    done = disco("run", image, "--disk", str(disk), "--", "sh", "-c", script)
     assert done.returncode == 0, done.stdout
     assert "vm1 | from the host" in done.stdout.splitlines()
     assert disk.read_bytes()[512:526] == b"from the guest"
