@@ -203,6 +203,12 @@ class Engine:
     def cpu_counters(self, cpu: int) -> dict[str, int]:
         """Instructions of a CPU, its clock as "now", and the parts of it, named as a vCPU's."""
 
+    def record_services(self, vm: int) -> None:
+        """Records from now on what the services of the VM's kernel cost. Changes no result."""
+    def services(self, vm: int) -> list[dict[str, Any]]:
+        """A row a service: `service`, `number`, `count`, `switched`, `interrupted`, `cycles`,
+        `median_cycles`, `instructions`, `monitor` (cycles by cause). Empty if nobody records."""
+
     # -- looking ----------------------------------------------------------------------------
     def follow(self, vm: int, kind: str) -> None:
         """Records the next miss of this kind: "any", "l2tlb", "forwarded", "kernel", "page fault"."""
@@ -283,6 +289,9 @@ class BareMachine:
     def run(self, until: int) -> list[Event]:
         """Runs until CPUs access devices or power off, or time reaches `until`."""
     def next_event(self) -> int | None: ...
+    def record_services(self) -> None: ...
+    def services(self) -> list[dict[str, Any]]:
+        """As `Engine.services`; `monitor` is empty."""
     def counters(self, cpu: int) -> dict[str, int]:
         """Instructions, cycles by mode, exceptions, device accesses. The cycles together are its clock."""
 

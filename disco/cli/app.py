@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,9 @@ image_app = typer.Typer(
 )
 app.add_typer(image_app, name="image")
 
+#: What can be reported; the first if nothing is said.
+REPORTS = ("tables", "services")
+
 ImageName = Annotated[
     str, typer.Argument(help="Image to boot; see 'disco image list'.", show_default=True)
 ]
@@ -45,6 +49,15 @@ EngineName = Annotated[
         help="What executes guest code: interpreter or translator; by default the faster one that"
         " this host has. Never changes a result.",
         metavar="NAME",
+        show_default=False,
+    ),
+]
+ReportKind = Annotated[
+    str | None,
+    typer.Option(
+        help="Print tables at the end: of the run if there is no KIND, or 'services', what each service"
+        " of the guest's kernel costs under Disco beside the bare machine.",
+        metavar="[KIND]",
         show_default=False,
     ),
 ]
@@ -59,10 +72,28 @@ def main() -> None:
         split = words.index("--")
         words, command = words[:split], words[split + 1 :]
     try:
-        app(args=words, obj=command)
+        app(args=spelled_out(words), obj=command)
     except DiscoError as error:
         print(f"disco: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(status.BAD_REQUEST)
+
+
+def spelled_out(words: Sequence[str]) -> list[str]:
+    """The words with the kind of each `--report` joined to it: the parser knows no option whose value may be
+    left out."""
+    spelled: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--report":
+            word += f"={rest.pop(0) if rest and rest[0] in REPORTS else REPORTS[0]}"
+        spelled.append(word)
+    return spelled
+
+
+def _check_report(kind: str | None) -> None:
+    if kind is not None and kind not in REPORTS:
+        raise ConfigError(f"--report: '{kind}' asked; {' and '.join(REPORTS)} are possible")
 
 
 @app.command()
@@ -85,9 +116,7 @@ def run(
     attach: Annotated[
         bool, typer.Option("--attach", help="This terminal is the VM's console; Ctrl-] leaves it.")
     ] = False,
-    report: Annotated[
-        bool, typer.Option("--report", help="Print the tables of the run at its end.")
-    ] = False,
+    report: ReportKind = None,
     as_json: Json = False,
     offline: Offline = False,
     nodes: Annotated[int, typer.Option(help="Nodes.")] = 4,
@@ -153,10 +182,13 @@ def run(
     Examples:
       disco run -- cat /proc/cpuinfo
       disco run --vms 4 --report -- sh -c 'cat /bin/busybox | sha256sum'
+      disco run --report services -- sh -c 'ls -lR /bin | md5sum'
       disco run web=default,vcpus=2 old=debian-mipsel,memory=96 -- uname -a
       disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
     """
     from disco.cli import run as command
+
+    _check_report(report)
     from disco.cli import vms as wishes
 
     if kernel is None:
@@ -221,6 +253,7 @@ def bare(
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the same in a VM too, and show both.")
     ] = False,
+    report: ReportKind = None,
     timeout: Annotated[
         float | None,
         typer.Option(help="Simulated seconds.", metavar="SECONDS"),
@@ -240,8 +273,11 @@ def bare(
       disco bare -- uname -a
       disco bare --cpus 8 -- nproc
       disco bare --compare -- sh -c 'sha256sum /bin/busybox'
+      disco bare --compare --report services -- ls -lR /bin
     """
     from disco.cli import bare as command
+
+    _check_report(report)
 
     options = command.Options(
         image=image,
@@ -251,6 +287,7 @@ def bare(
         seed=seed,
         timeout_seconds=timeout,
         compare=compare,
+        report=report,
         as_json=as_json,
         offline=offline,
         command=tuple(context.obj),

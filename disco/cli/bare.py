@@ -21,6 +21,8 @@ from disco.hardware import Machine
 from disco.hardware.machine import DEFAULT_ENGINE
 from disco.monitor import Monitor, Status
 from disco.monitor.bare import NAME, BareMachine
+from disco.monitor.services import ServiceCost
+from disco.observe import services
 
 #: Rows of the comparison: a counter of both sides, and what it is called.
 _ROWS = (
@@ -43,6 +45,7 @@ class Options:
     seed: int
     timeout_seconds: float | None
     compare: bool
+    report: str | None
     as_json: bool
     offline: bool
     command: tuple[str, ...]
@@ -59,6 +62,7 @@ class Side:
         cpus: the same of each CPU or vCPU.
         console: what was printed.
         exit_status: of the command; None if the machine did not power off in order.
+        services: what those of the kernel cost, if they were recorded.
     """
 
     cycles: int
@@ -68,6 +72,7 @@ class Side:
     console: str
     exit_status: int | None
     is_over: bool
+    services: tuple[ServiceCost, ...]
 
 
 def bare(options: Options) -> int:
@@ -100,6 +105,8 @@ def _alone(machine: Machine, options: Options, image: Image) -> Side:
     bare_machine = BareMachine(
         machine, memory_mib=options.memory_mib, image=image, command=options.command
     )
+    if options.report == "services":
+        bare_machine.record_services()
     bare_machine.run(seconds=options.timeout_seconds)
     return Side(
         cycles=bare_machine.now,
@@ -109,6 +116,7 @@ def _alone(machine: Machine, options: Options, image: Image) -> Side:
         console=bare_machine.console.text,
         exit_status=bare_machine.exit_status,
         is_over=bare_machine.status is not Status.RUNNING,
+        services=bare_machine.services,
     )
 
 
@@ -122,6 +130,8 @@ def _in_vm(machine: Machine, options: Options, image: Image) -> Side:
             vcpus=machine.cpus,
             command=options.command,
         )
+        if options.report == "services":
+            vm.record_services()
         vm.boot()
         monitor.run(seconds=options.timeout_seconds)
     counters = dict(vm.usage.counters)
@@ -135,16 +145,23 @@ def _in_vm(machine: Machine, options: Options, image: Image) -> Side:
         console=vm.console.text,
         exit_status=vm.exit_status,
         is_over=vm.status is not Status.CLOSED,
+        services=vm.services,
     )
 
 
 def as_data(alone: Side, in_vm: Side | None) -> dict[str, Any]:
     """What `--json` prints."""
-    data = {"bare": _side_data(alone)}
+    data: dict[str, Any] = {"bare": _side_data(alone)}
     if in_vm is not None:
         data["disco"] = _side_data(in_vm)
         data["ratio"] = {"cycles": in_vm.cycles / alone.cycles}
+    if alone.services:
+        data["services"] = services.as_data(_compared(alone, in_vm))
     return data
+
+
+def _compared(alone: Side, in_vm: Side | None) -> list[services.Compared]:
+    return services.compare(in_vm.services if in_vm else (), alone.services)
 
 
 def _side_data(side: Side) -> dict[str, Any]:
@@ -174,6 +191,9 @@ def _show(alone: Side, in_vm: Side | None) -> None:
         vm_value = in_vm.counters.get(name) if in_vm else None
         table.add_row(title, *_cells(alone.counters.get(name), vm_value))
     Terminal().print(table)
+    if alone.services:
+        rows = _compared(alone, in_vm)
+        Terminal().print(services.tables(rows, title="Services of the kernel"))
 
 
 def _cells(alone: int | None, in_vm: int | None) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disco.cli import status
+from disco.cli.services import bare_sides
 from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
 from disco.cli.vms import VmWish, build_images
 from disco.errors import ConfigError
@@ -17,6 +18,8 @@ from disco.guests.images import Image
 from disco.hardware import Machine
 from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
+from disco.monitor.services import ServiceCost
+from disco.observe import services
 from disco.storage.disk import Disk, RawDisk
 
 #: End of what an image's shell prints when it is ready for input (PS1 of its /init).
@@ -29,7 +32,7 @@ class Options:
 
     vms: tuple[VmWish, ...]
     attach: bool
-    report: bool
+    report: str | None
     as_json: bool
     offline: bool
     nodes: int
@@ -65,11 +68,14 @@ def run(options: Options) -> int:
     with Monitor(_machine(options), overcommit=options.overcommit, warn=say) as monitor:
         try:
             for wish in options.vms:
-                _create(monitor, options, wish, made).boot()
+                vm = _create(monitor, options, wish, made)
+                if options.report == "services":
+                    vm.record_services()
+                vm.boot()
             outcome = _run(monitor, options)
         except KeyboardInterrupt:
             outcome = None
-    _conclude(monitor, options, outcome)
+    _conclude(monitor, options, made, outcome)
     return exit_status(monitor.vms, outcome)
 
 
@@ -166,7 +172,12 @@ def _run(monitor: Monitor, options: Options) -> Outcome:
         )
 
 
-def _conclude(monitor: Monitor, options: Options, outcome: Outcome | None) -> None:
+def _conclude(
+    monitor: Monitor,
+    options: Options,
+    made: Mapping[str | None, Image],
+    outcome: Outcome | None,
+) -> None:
     """The report, and a line on each VM that did not end in order."""
     if outcome is None:
         say(f"interrupted after {monitor.seconds:.2f} s of simulated time")
@@ -186,8 +197,36 @@ def _conclude(monitor: Monitor, options: Options, outcome: Outcome | None) -> No
     from disco.observe.report import report, tables
 
     result = report(monitor)
+    compared = _services(monitor, options, made) if options.report == "services" else {}
     if options.as_json:
+        for vm in result["vms"]:
+            if vm["name"] in compared:
+                vm["services"] = services.as_data(compared[vm["name"]])
         json.dump(result, sys.stdout)
         sys.stdout.write("\n")
-    else:
+        return
+    for name, rows in compared.items():
+        Console().print(services.tables(rows, title=f"Services of the kernel of VM '{name}'"))
+    if not compared:
         Console().print(tables(result))
+
+
+def _services(
+    monitor: Monitor, options: Options, made: Mapping[str | None, Image]
+) -> dict[str, list[services.Compared]]:
+    """What the services cost in each VM, beside the bare machine if the same can be done there."""
+    bare: Mapping[str, tuple[ServiceCost, ...]] = {}
+    if options.is_attached or options.disks or options.entropy:
+        say("no bare side: a bare machine has no terminal, disks or entropy device")
+    else:
+        bare = bare_sides(
+            options.vms,
+            machine=monitor.machine,
+            images=made,
+            kernel=options.kernel,
+            initrd=options.initrd,
+            append=options.append,
+            command=options.command,
+            timeout_seconds=options.timeout_seconds,
+        )
+    return {vm.name: services.compare(vm.services, bare.get(vm.name, ())) for vm in monitor.vms}

@@ -27,6 +27,7 @@ from disco.guests.platform import RAM_LOW_SIZE_MAX, VCPU_COUNT_MAX, Platform
 from disco.hardware.machine import Machine
 from disco.monitor.board import Board, seed_of
 from disco.monitor.console import Console
+from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Source
 from disco.monitor.vm import Status
 
@@ -132,6 +133,15 @@ class BareMachine:
         if self._nonce:
             return guest_command.exit_status(self.console.data, self._nonce)
         return 0
+
+    def record_services(self) -> None:
+        """Records from now on what each service of the kernel costs, for `services`; it only looks on."""
+        self._engine.record_services()
+
+    @property
+    def services(self) -> tuple[ServiceCost, ...]:
+        """What has been recorded of each service since `record_services`."""
+        return services_of(self._engine.services())
 
     def digest(self) -> str:
         """SHA-256 over simulated time, end, counters and console, in hexadecimal.

@@ -28,6 +28,7 @@ from disco.monitor.accounting import Usage, has_page, pmap_of, usage_of
 from disco.monitor.board import Board
 from disco.monitor.console import Console
 from disco.monitor.memory import VmMemory
+from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Software
 from disco.storage.disk import Disk
 
@@ -49,9 +50,10 @@ LIVING = frozenset({Status.CREATED, Status.RUNNING})
 
 @dataclass(frozen=True)
 class Final:
-    """What stays of a VM: usage, pmap and the registers of each vCPU when it ended."""
+    """What stays of a VM: usage, services, pmap and the registers of each vCPU when it ended."""
 
     usage: Usage
+    services: tuple[ServiceCost, ...]
     pmap: NDArray[np.void]
     registers: tuple[dict[str, int], ...]
 
@@ -180,6 +182,7 @@ class VirtualMachine:
         assert self.status in LIVING, f"VM '{self.name}' has ended before: {self.status}"
         self._final = Final(
             usage=self.usage,
+            services=self.services,
             pmap=self.pmap.copy(),
             registers=tuple(self.registers(vcpu) for vcpu in range(len(self.cpus))),
         )
@@ -217,6 +220,21 @@ class VirtualMachine:
         if self._final is not None:
             return self._final.usage
         return usage_of(self._engine, self.number, vcpus=len(self.cpus), nodes=self._nodes)
+
+    def record_services(self) -> None:
+        """Records from now on what each service of the guest's kernel costs, for `services`.
+
+        It only looks on; results and digests are the same. An ended VM is left as it is.
+        """
+        if self._final is None:
+            self._engine.record_services(self.number)
+
+    @property
+    def services(self) -> tuple[ServiceCost, ...]:
+        """What has been recorded of each service since `record_services`, now or when it ended."""
+        if self._final is not None:
+            return self._final.services
+        return services_of(self._engine.services(self.number))
 
     @property
     def pmap(self) -> NDArray[np.void]:

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from disco import Machine
-from disco.cli.app import app
+from disco.cli.app import app, spelled_out
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -116,7 +116,7 @@ def parse(words: list[str], line: str) -> None:
         assert words[0] in command.commands, line
         command, words = command.commands[words[0]], words[1:]
     if "--help" not in words:
-        context = command.make_context(line, list(words), obj=[])
+        context = command.make_context(line, spelled_out(words), obj=[])
         assert context.args == [], line
 
 

@@ -5,11 +5,13 @@
 //! are machine addresses; an address without memory and without a device is a bus error. Several CPUs have what
 //! the vCPUs of a VM have beside them ([`crate::smp`]) and take turns in the same slices.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::coherence::PowerAction;
 use crate::cp0::{Mode, status};
 use crate::memory::MemoryError;
+use crate::services::{Cost, Nothing, Service};
 use crate::smp::{CPUS_MAX, Smp, run_in_slices};
 use crate::windows::Windows;
 use crate::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, PhysRange, Registers, Stop};
@@ -349,6 +351,24 @@ impl Bare {
         self.refresh_lines();
         let next = self.cpus.iter().map(BareCpu::next_event).min()?;
         (next != Cycles::NEVER).then_some(next)
+    }
+
+    /// Records from now on what the services of the kernel cost.
+    pub fn record_services(&mut self) {
+        for cpu in &mut self.cpus {
+            cpu.cpu.recorder = Some(Box::default());
+        }
+    }
+
+    /// What the services of the kernel have cost on all CPUs; nothing if nobody records.
+    pub fn services(&self) -> BTreeMap<Service, Cost<Nothing>> {
+        let mut all: BTreeMap<Service, Cost<Nothing>> = BTreeMap::new();
+        for recorder in self.cpus.iter().filter_map(|cpu| cpu.cpu.recorder.as_ref()) {
+            for (service, cost) in recorder.costs() {
+                all.entry(*service).or_default().merge(cost);
+            }
+        }
+        all
     }
 
     /// What has been counted for a CPU.

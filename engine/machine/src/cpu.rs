@@ -39,6 +39,7 @@ use interpreter::Entry;
 use translation::{Context, HostTranslations};
 
 use crate::cp0::{Mode, Reset, status};
+use crate::services::{From, Moment, Nothing, Recorder};
 use crate::smp::SharedClock;
 use crate::{
     AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, Tlb, TlbEntry,
@@ -46,6 +47,9 @@ use crate::{
 
 /// Where a CPU starts after reset: the boot ROM in KSEG1.
 const RESET_VECTOR: u64 = 0xffff_ffff_bfc0_0000;
+
+/// The register that has the number of a system call.
+pub const V0: usize = 2;
 
 /// What a program sees of a CPU; a vCPU takes it along when it moves to another CPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +243,8 @@ pub struct Cpu {
     pub counters: CpuCounters,
     /// The clock that it has together with others, if it has; its Count is read and written through this.
     pub shared_clock: Option<SharedClock>,
+    /// Who follows the services of the kernel, on the bare machine.
+    pub recorder: Option<Box<Recorder<Nothing>>>,
 
     memory: Arc<MachineMemory>,
     tlb: Tlb,
@@ -314,6 +320,7 @@ impl Cpu {
             monitored: false,
             counters: CpuCounters::default(),
             shared_clock: None,
+            recorder: None,
             tlb: Tlb::new(entries),
             mode_cycles: [0; 3],
             mode_since: Cycles(0),
@@ -647,6 +654,10 @@ impl Cpu {
             let trap = Trap { exception, pc, in_delay_slot, next_pc, insn, word };
             let Some(handler) = handler else { return Some(Stop::Trap(trap)) };
             return (handler.take(self, &trap) == Taken::LookAround).then_some(Stop::LookAround);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            let at = Moment { cycles: self.now.0, instructions: self.instructions, monitor: Nothing };
+            recorder.entered(exception, From::mode(&self.cp0), self.regs.gpr[V0], at);
         }
         let was_in_exception = self.cp0.status & status::EXL != 0;
         let vector = self.cp0.enter(exception, pc, in_delay_slot);

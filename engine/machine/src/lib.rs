@@ -33,6 +33,7 @@ pub mod exception;
 pub mod gic;
 pub mod memory;
 pub mod segments;
+pub mod services;
 pub mod smp;
 pub mod tlb;
 pub mod windows;

@@ -221,6 +221,13 @@ impl MachineMemory {
         }
     }
 
+    /// Whether a page is all zeros. Only at a round boundary, or from the CPU that owns the page.
+    pub fn is_zero_page(&self, page: Mpn) -> bool {
+        let mut bytes = [0; PAGE_BYTES as usize];
+        self.read(page.address(), &mut bytes);
+        bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Zeroes a page, giving nothing back to the host.
     pub fn zero_page(&self, page: Mpn) {
         // SAFETY: a whole page of the region; no CPU uses it meanwhile (file's head).

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::engine::engine_of;
-use crate::events::{DeviceAccess, PostedWrites, VcpuStopped};
+use crate::events::{DeviceAccess, PostedWrites, VcpuStopped, service_to_py};
 
 /// One CPU on a machine of one node, without the monitor. Physical addresses are machine addresses.
 #[pyclass(module = "disco._engine")]
@@ -280,6 +280,15 @@ impl BareMachine {
 
     fn next_event(&mut self) -> Option<u64> {
         self.machine.next_event().map(|cycles| cycles.0)
+    }
+
+    fn record_services(&mut self) {
+        self.machine.record_services();
+    }
+
+    fn services<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let services = self.machine.services();
+        services.iter().map(|(service, cost)| service_to_py(py, *service, cost, |_| Vec::new())).collect()
     }
 
     fn counters<'py>(&mut self, py: Python<'py>, cpu: u32) -> PyResult<Bound<'py, PyDict>> {

@@ -10,7 +10,7 @@ use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
 use resident::{Costs, EngineKind, Monitor, MonitorConfig};
 
-use crate::events::{event_to_py, to_py};
+use crate::events::{event_to_py, service_to_py, to_py};
 use crate::tables::TableView;
 
 /// The machine with Disco's resident part on it.
@@ -212,6 +212,18 @@ impl Engine {
             dict.set_item(name, value)?;
         }
         Ok(dict)
+    }
+
+    fn record_services(&mut self, vm: u32) -> PyResult<()> {
+        self.monitor.record_services(vm).map_err(to_py)
+    }
+
+    fn services<'py>(&mut self, py: Python<'py>, vm: u32) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let services = self.monitor.services(vm).map_err(to_py)?;
+        services
+            .iter()
+            .map(|(service, cost)| service_to_py(py, *service, cost, |spent| spent.rows().collect()))
+            .collect()
     }
 
     fn cpu_counters<'py>(&self, py: Python<'py>, cpu: u16) -> PyResult<Bound<'py, PyDict>> {

@@ -1,5 +1,6 @@
 //! Events and errors of the resident part, as Python objects.
 
+use machine::services::{Cost, Service, Spent};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -112,6 +113,31 @@ pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             Followed { vm, vcpu, steps: PyList::new(py, steps)?.unbind() }.into_py_any(py)
         }
     }
+}
+
+/// What a service has cost, as a dict; `parts` names the monitor's cycles.
+pub fn service_to_py<'py, M: Spent>(
+    py: Python<'py>,
+    service: Service,
+    cost: &Cost<M>,
+    parts: impl Fn(&M) -> Vec<(&'static str, u64)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("service", service.name())?;
+    let number = if let Service::Syscall(number) = service { Some(number) } else { None };
+    dict.set_item("number", number)?;
+    dict.set_item("count", cost.count)?;
+    dict.set_item("switched", cost.switched)?;
+    dict.set_item("interrupted", cost.interrupted)?;
+    dict.set_item("cycles", cost.total.cycles)?;
+    dict.set_item("median_cycles", cost.median_cycles())?;
+    dict.set_item("instructions", cost.total.instructions)?;
+    let monitor = PyDict::new(py);
+    for (name, cycles) in parts(&cost.total.monitor) {
+        monitor.set_item(name, cycles)?;
+    }
+    dict.set_item("monitor", monitor)?;
+    Ok(dict)
 }
 
 fn step_to_py(py: Python<'_>, step: Step) -> PyResult<Bound<'_, PyDict>> {

@@ -1,5 +1,7 @@
 //! What is counted for each vCPU.
 
+use std::ops::{AddAssign, Sub};
+
 /// What the monitor spends cycles on. All cycles of a trap go to what the trap turned out to be: a TLB miss
 /// that ends in the guest's own handler is wholly [`Cause::Forward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +92,7 @@ impl CpuTime {
     pub fn add_run(&mut self, before: &Counters, after: &Counters) {
         self.user += after.cycles_user - before.cycles_user;
         self.kernel += after.cycles_kernel - before.cycles_kernel;
-        for (_, cause) in Cause::NAMES {
-            self.monitor.add(cause, after.monitor.of(cause) - before.monitor.of(cause));
-        }
+        self.monitor += after.monitor - before.monitor;
     }
 
     /// All of it.
@@ -110,6 +110,19 @@ impl CpuTime {
         ];
         rows.extend(self.monitor.rows());
         rows
+    }
+}
+
+impl AddAssign for ByCause {
+    fn add_assign(&mut self, other: ByCause) {
+        self.0.iter_mut().zip(other.0).for_each(|(cycles, more)| *cycles += more);
+    }
+}
+
+impl Sub for ByCause {
+    type Output = ByCause;
+    fn sub(self, earlier: ByCause) -> ByCause {
+        ByCause(std::array::from_fn(|cause| self.0[cause] - earlier.0[cause]))
     }
 }
 

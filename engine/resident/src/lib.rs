@@ -23,6 +23,7 @@ pub mod memmap;
 pub mod miss;
 pub mod monitor;
 pub mod pmap;
+mod record;
 pub mod table;
 pub mod trap;
 pub mod vcpu;

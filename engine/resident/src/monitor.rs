@@ -17,14 +17,16 @@ mod rounds;
 pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use machine::services::{Cost, Service};
 use machine::smp::CPUS_MAX;
 use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange, Ppn};
 
 use crate::Counters;
-use crate::counters::CpuTime;
+use crate::counters::{ByCause, CpuTime};
 use crate::event::Event;
 use crate::follow::{Follower, MissKind};
 use crate::memmap::Memmap;
@@ -476,6 +478,31 @@ impl Monitor {
             vcpu.follower = Some(Box::new(Follower::new(kind)));
         }
         Ok(())
+    }
+
+    /// Records from now on what the services of the VM's kernel cost.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`].
+    pub fn record_services(&mut self, vm: u32) -> Result<()> {
+        for vcpu in &mut self.vm(vm)?.vcpus {
+            vcpu.recorder = Some(Box::default());
+        }
+        Ok(())
+    }
+
+    /// What the services of the VM's kernel have cost on all vCPUs; nothing if nobody records.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`].
+    pub fn services(&mut self, vm: u32) -> Result<BTreeMap<Service, Cost<ByCause>>> {
+        let mut all: BTreeMap<Service, Cost<ByCause>> = BTreeMap::new();
+        for recorder in self.vm(vm)?.vcpus.iter().filter_map(|vcpu| vcpu.recorder.as_ref()) {
+            for (service, cost) in recorder.costs() {
+                all.entry(*service).or_default().merge(cost);
+            }
+        }
+        Ok(all)
     }
 
     // -- inside --------------------------------------------------------------------------------------

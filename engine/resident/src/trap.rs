@@ -155,7 +155,7 @@ impl Monitored<'_> {
 impl TrapHandler for Monitored<'_> {
     fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
         let before = cpu.now;
-        let is_hit = self.vcpu.follower.is_none() && self.on(cpu).refill_from_l2tlb(vaddr);
+        let is_hit = !self.vcpu.is_observed() && self.on(cpu).refill_from_l2tlb(vaddr);
         // The guest's instructions go on: what was charged is not theirs.
         self.vcpu.since.now.0 += cpu.now.0 - before.0;
         is_hit
@@ -195,8 +195,12 @@ impl Running<'_> {
     /// Takes one trap, and accounts for it as what it turned out to be.
     fn handle(&mut self, trap: &Trap) -> Flow {
         self.vcpu.trap.cause = self.cause_of(trap);
+        let before = self.before_recorded();
         let flow = self.dispatch(trap);
         self.vcpu.settle_trap();
+        if let Some(before) = before {
+            self.record_trap(trap, before, flow);
+        }
         flow
     }
 
@@ -272,6 +276,7 @@ impl Running<'_> {
     pub(crate) fn forward(&mut self, exception: Exception, trap: &Trap) -> Flow {
         let exception = self.as_guest_sees(exception);
         self.vcpu.trap.cause = Cause::Forward;
+        self.vcpu.trap.forwarded = Some(exception);
         self.charge(self.costs.forward);
         self.enter(exception, trap.pc, trap.in_delay_slot);
         let vector = self.cpu.regs.pc;
@@ -312,10 +317,14 @@ impl Running<'_> {
         }
         if self.vcpu.cp0.interrupt_ready() {
             self.vcpu.counters.interrupts += 1;
+            let before = self.before_recorded();
             self.cpu.now.0 += self.costs.interrupt;
             self.vcpu.charge(Cause::Interrupt, self.costs.interrupt);
             let pc = self.cpu.regs.pc;
             self.enter(Exception::Interrupt, pc, false);
+            if let Some(before) = before {
+                self.record_interrupt(before);
+            }
         }
     }
 

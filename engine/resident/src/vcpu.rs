@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use machine::cp0::page_grain;
-use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, Registers, Tlb};
+use machine::services::{Moment, Recorder};
+use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineMemory, NodeId, Registers, Tlb};
 
-use crate::counters::{Cause, Counters};
+use crate::counters::{ByCause, Cause, Counters};
 use crate::event::StopCause;
 use crate::follow::Follower;
 use crate::l2tlb::{L2Tlb, Origin, SLOTS};
@@ -49,11 +50,13 @@ pub struct TrapCost {
     pub cause: Cause,
     /// Cycles charged for it.
     pub cycles: u64,
+    /// The exception that the guest was given.
+    pub forwarded: Option<Exception>,
 }
 
 impl Default for TrapCost {
     fn default() -> TrapCost {
-        TrapCost { cause: Cause::Forward, cycles: 0 }
+        TrapCost { cause: Cause::Forward, cycles: 0, forwarded: None }
     }
 }
 
@@ -76,6 +79,8 @@ pub struct Vcpu {
     pub counters: Counters,
     /// Set while somebody wants to follow a miss.
     pub follower: Option<Box<Follower>>,
+    /// Follows the services of the guest's kernel, if somebody wants to know.
+    pub recorder: Option<Box<Recorder<ByCause>>>,
     /// What the trap being handled has cost so far.
     pub trap: TrapCost,
     /// Forwarded exceptions in a row that came from the vector's own first instruction.
@@ -96,16 +101,18 @@ impl Vcpu {
             lines: 0,
             counters: Counters::default(),
             follower: None,
+            recorder: None,
             trap: TrapCost::default(),
             vector_faults: 0,
             since: Since::default(),
         }
     }
 
-    /// Back to the state after reset, with these start values; what was counted stays.
+    /// Back to the state after reset, with these start values; what was counted stays, and whoever counts.
     pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)]) {
         let counters = std::mem::take(&mut self.counters);
-        *self = Vcpu { counters, ..Vcpu::new(self.cp0.config.clone(), number, self.l2tlb.len()) };
+        let recorder = self.recorder.take();
+        *self = Vcpu { counters, recorder, ..Vcpu::new(self.cp0.config.clone(), number, self.l2tlb.len()) };
         self.regs.pc = pc;
         for (register, value) in gpr {
             self.regs.gpr[usize::from(*register)] = *value;
@@ -121,9 +128,20 @@ impl Vcpu {
         }
     }
 
+    /// Whether somebody looks at each of its traps, so that all of them must be handled one by one.
+    pub fn is_observed(&self) -> bool {
+        self.follower.is_some() || self.recorder.is_some()
+    }
+
+    /// Where it is in its own time.
+    pub fn moment(&self) -> Moment<ByCause> {
+        let Counters { monitor, instructions, cycles_user, cycles_kernel, .. } = self.counters;
+        Moment { cycles: cycles_user + cycles_kernel + monitor.total(), instructions, monitor }
+    }
+
     /// Accounts for the trap that has been handled.
     pub fn settle_trap(&mut self) {
-        let TrapCost { cause, cycles } = self.trap;
+        let TrapCost { cause, cycles, .. } = self.trap;
         self.counters.monitor.add(cause, cycles);
         self.trap.cycles = 0;
     }

@@ -7,7 +7,8 @@ use mips::{Insn, Op};
 
 use super::data::Stored;
 use super::{Cpu, Fault, Outcome};
-use crate::cp0::Effect;
+use crate::cp0::{Effect, Mode, register};
+use crate::services::{Moment, Nothing};
 use crate::{AccessKind, Cycles, Exception, MachineAddr, TlbEntry};
 
 /// Index.P: TLBP found nothing.
@@ -51,12 +52,15 @@ impl Cpu {
             Op::Mtc0 | Op::Dmtc0 if names_count(insn) && self.keeps_clock(self.regs.gpr[rt] as u32, now) => {
                 return Outcome::Boundary;
             }
-            Op::Mtc0 => {
-                let effect = self.cp0.write_word(insn.rd, insn.sel(), self.regs.gpr[rt], now);
-                return self.after_write(effect, now);
-            }
-            Op::Dmtc0 => {
-                let effect = self.cp0.write(insn.rd, insn.sel(), self.regs.gpr[rt], now);
+            Op::Mtc0 | Op::Dmtc0 => {
+                let value = self.regs.gpr[rt];
+                let effect = match insn.op {
+                    Op::Mtc0 => self.cp0.write_word(insn.rd, insn.sel(), value, now),
+                    _ => self.cp0.write(insn.rd, insn.sel(), value, now),
+                };
+                if self.recorder.is_some() {
+                    self.record_write((insn.rd, insn.sel()), now);
+                }
                 return self.after_write(effect, now);
             }
             Op::Rdpgpr | Op::Wrpgpr => self.regs.gpr[rd] = self.regs.gpr[rt],
@@ -90,6 +94,9 @@ impl Cpu {
                 self.regs.ll_bit = false;
                 self.regs.pc = self.cp0.eret();
                 self.context_changed_at(Cycles(now.0 + 1));
+                if self.recorder.is_some() {
+                    self.record_return(Cycles(now.0 + 1));
+                }
                 return Outcome::Return;
             }
             Op::Wait => {
@@ -118,6 +125,39 @@ impl Cpu {
     /// Whether a write of Count changes nothing, as CPUs with one clock have to agree.
     fn keeps_clock(&mut self, value: u32, now: Cycles) -> bool {
         self.shared_clock.as_mut().is_some_and(|clock| clock.keeps(&self.cp0, value, now))
+    }
+
+    /// Tells the recorder that the kernel has written a register that it wants to know of.
+    #[cold]
+    fn record_write(&mut self, written: (u8, u8), now: Cycles) {
+        let at = self.moment(now);
+        let Some(recorder) = &mut self.recorder else { return };
+        match written {
+            register::STATUS => recorder.wrote_status(),
+            register::USER_LOCAL => recorder.wrote_user_local(at),
+            _ => {}
+        }
+    }
+
+    /// Tells the recorder that an ERET has been executed by `now`.
+    #[cold]
+    fn record_return(&mut self, now: Cycles) {
+        let Some(mut recorder) = self.recorder.take() else { return };
+        let is_to_user = self.cp0.mode() == Mode::User;
+        recorder.returned(is_to_user, self.moment(now), |vaddr| self.reads_as_zeros(vaddr));
+        self.recorder = Some(recorder);
+    }
+
+    /// Where the CPU is at `now`, in the middle of a run whose time is not settled yet.
+    fn moment(&self, now: Cycles) -> Moment<Nothing> {
+        let executed = now.0 - self.now.0;
+        Moment { cycles: now.0, instructions: self.instructions + executed, monitor: Nothing }
+    }
+
+    /// Whether the page around `vaddr` is all zeros, if it can be read.
+    fn reads_as_zeros(&self, vaddr: u64) -> Option<bool> {
+        let address = self.probe(vaddr, AccessKind::Load).ok().filter(|address| self.is_memory(*address))?;
+        Some(self.memory.is_zero_page(address.page()))
     }
 
     /// Ends the run with an exception.
