@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ from disco.guests.cache import Cache
 RECORD = Path(__file__).absolute().parent.parent / "build" / "bench.json"
 #: Beside the record.
 DRAWING = "bench-scaling.svg"
+#: In a document: what is between them follows from the record.
+_MARKS = ("<!-- bench/run.py --document: begin -->", "<!-- bench/run.py --document: end -->")
 RUNS = 3
+#: Columns of the tables where there is no terminal to tell.
+_WIDTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class Options:
         only_disco: whether to leave QEMU out.
         record: where the figures go.
         markdown: whether to show the figures of the record as Markdown, and measure nothing.
+        document: Markdown file to put them into instead.
     """
 
     rows: tuple[str, ...]
@@ -58,6 +64,7 @@ class Options:
     only_disco: bool
     record: Path
     markdown: bool
+    document: Path | None
 
     @property
     def has_qemu(self) -> bool:
@@ -80,8 +87,12 @@ class Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; the exit status."""
     options = parse(arguments)
-    if options.markdown:
-        sys.stdout.write(table.markdown(json.loads(options.record.read_text())))
+    if options.markdown or options.document is not None:
+        text = table.markdown(json.loads(options.record.read_text()))
+        if options.document is None:
+            sys.stdout.write(text)
+        else:
+            options.document.write_text(_with_tables(options.document.read_text(), text))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the guests
     console = Console(stderr=True)
@@ -97,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             results.failures.append("interrupted; the figures are of what had ended by then")
     whole = _record(options, *conclude(sessions, results), results)
-    Console().print(table.tables(whole))
+    shown = Console()
+    shown.print(table.tables(whole), width=None if shown.is_terminal else _WIDTH)
     for failure in results.failures:
         console.print(failure, style="red", markup=False)
     options.record.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +140,9 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument(
         "--markdown", action="store_true", help="measure nothing; show the record as Markdown"
     )
+    parser.add_argument(
+        "--document", metavar="FILE", type=Path, help="the same, put into a Markdown file"
+    )
     given = parser.parse_args(arguments)
     default = (*kernels.names(), *debian.default_names(is_quick=given.quick))
     unknown = [row for row in given.rows if row not in names]
@@ -135,8 +150,10 @@ def parse(arguments: Sequence[str] | None) -> Options:
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(names)}")
     if given.runs < 1:
         parser.error(f"{given.runs} runs asked; 1 or more are possible")
-    if given.markdown and not given.record.exists():
-        parser.error(f"no record {given.record}; without --markdown one is made")
+    if (given.markdown or given.document) and not given.record.exists():
+        parser.error(f"no record {given.record}; a run without this option makes one")
+    if given.document and any(mark not in given.document.read_text() for mark in _MARKS):
+        parser.error(f"{given.document}: needs the lines {' and '.join(_MARKS)}")
     return Options(
         rows=tuple(given.rows) or default,
         runs=given.runs,
@@ -144,7 +161,15 @@ def parse(arguments: Sequence[str] | None) -> Options:
         only_disco=given.only_disco,
         record=given.record,
         markdown=given.markdown,
+        document=given.document,
     )
+
+
+def _with_tables(document: str, tables: str) -> str:
+    """The document with these tables between its marks."""
+    before, begin, rest = document.partition(_MARKS[0])
+    _, end, after = rest.partition(_MARKS[1])
+    return f"{before}{begin}\n{tables}{end}{after}"
 
 
 def conclude(sessions: Sequence[Session], results: Results) -> tuple[list[Figures], list[Goal]]:
@@ -247,13 +272,21 @@ def _record(
 ) -> dict[str, Any]:
     return {
         "engine": {"version": _engine.__version__, "build_profile": _engine.build_profile},
-        "host": {"machine": platform.machine(), "cpus": os.cpu_count()},
+        "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "model": _cpu_model()},
+        "date": datetime.now(UTC).date().isoformat(),
         "qemu": _qemu_version() if options.has_qemu else None,
         "runs": options.runs,
         "form": "quick" if options.is_quick else "full",
         **figures.record(measured, goals),
         "failures": results.failures,
     }
+
+
+def _cpu_model() -> str:
+    """What the host's kernel calls its CPUs. Source: proc_cpuinfo(5)."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "unknown")
 
 
 def _qemu_version() -> str:

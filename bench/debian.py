@@ -82,7 +82,7 @@ def default_names(*, is_quick: bool) -> tuple[str, ...]:
 
 
 def sessions(debian: Debian, *, is_quick: bool, wanted: Container[str]) -> list[Session]:
-    """Boots, one boot for all work that shares packages, and boots of many VMs.
+    """A boot, one boot for all work that shares packages, and boots of several VMs and many.
 
     Args:
         debian: what to boot.
@@ -93,12 +93,15 @@ def sessions(debian: Debian, *, is_quick: bool, wanted: Container[str]) -> list[
         BenchError: a program cannot be compiled, or the host cannot do the work.
         ImageError: packages cannot be had.
     """
-    made = [*_boot_sessions(debian), *_scaling_sessions(debian)]
     chosen = [work for work in works(is_quick=is_quick) if work.name in wanted]
-    for group in dict.fromkeys(work.session for work in chosen):
-        made.append(
-            _work_session(debian, group, [work for work in chosen if work.session == group])
-        )
+    groups = dict.fromkeys(work.session for work in chosen)
+    boot, *crowds = _boot_sessions(debian)
+    made = [
+        boot,
+        *(_work_session(debian, one, [w for w in chosen if w.session == one]) for one in groups),
+        *crowds,
+        *_scaling_sessions(debian),
+    ]
     kept = ((session, _wanted(session.rows, wanted)) for session in made)
     return [session.with_rows(rows) for session, rows in kept if rows]
 
@@ -144,26 +147,24 @@ def _boot_row(
 #: By session.
 _BOOT_ROWS: Mapping[str, tuple[Row, ...]] = {
     "boot": (
-        _boot_row("boot", "one VM, to the first line of init", end=USERLAND, is_in_mean=True),
-        _boot_row("boot-off", "one VM, and off again", end=END),
+        _boot_row("boot", "one VM, in init", end=USERLAND, is_in_mean=True),
+        _boot_row("boot-off", "one VM, off again", end=END),
     ),
     "four boots": (
-        _boot_row("four-boot", "four VMs, all in init", end=USERLAND),
-        _boot_row("four-off", "four VMs, all off again", end=END),
+        _boot_row("four-boot", "four VMs, in init", end=USERLAND),
+        _boot_row("four-off", "four VMs, off again", end=END),
     ),
     "four boots, one thread": (
-        _boot_row("four-one-thread", "four VMs on one host thread", end=END, speedup_min=None),
+        _boot_row("four-one-thread", "four VMs, one host thread", end=END, speedup_min=None),
     ),
     "four boots, two threads": (
-        _boot_row("four-two-threads", "four VMs on two host threads", end=END, speedup_min=None),
+        _boot_row("four-two-threads", "four VMs, two host threads", end=END, speedup_min=None),
     ),
-    "boot, 1 vCPU": (
-        _boot_row("one-vcpu", "one VM with 1 vCPU, and off again", end=END, speedup_min=None),
-    ),
+    "boot, 1 vCPU": (_boot_row("one-vcpu", "1 vCPU, off again", end=END, speedup_min=None),),
     "boot, 8 vCPUs": (
         _boot_row(
             "eight-vcpus",
-            f"one VM with {_SMP_VCPUS} vCPUs, and off again",
+            f"{_SMP_VCPUS} vCPUs, off again",
             end=END,
             speedup_min=None,
         ),
@@ -219,7 +220,7 @@ def _scaling_row(count: int) -> Row:
     return Row(
         name=_scaling_name(count),
         group="scaling",
-        title=f"{count} VMs on {_SCALING_CPUS} CPUs, on and off",
+        title=f"{count} VMs on {_SCALING_CPUS} CPUs, off again",
         begin=START,
         end=END,
         speedup_min=None,

@@ -53,8 +53,13 @@ def tables(record: Mapping[str, Any]) -> Group:
 
 def markdown(record: Mapping[str, Any]) -> str:
     """Rows, goals and counters as Markdown tables."""
-    rows = record["rows"]
-    text = _markdown(_HEADS, map(_cells, rows), text_columns=2)
+    rows, host = record["rows"], record["host"]
+    text = (
+        f"One session on {record['date']}, a host with {host['cpus']} CPUs ({host['model']}),"
+        f" {record['qemu'] or 'without QEMU'}; medians of {record['runs']} runs in the"
+        f" {record['form']} form.\n\n"
+    )
+    text += _markdown(_HEADS, map(_cells, rows), text_columns=2)
     if record["goals"]:
         goals = (_goal_cells(goal) for goal in record["goals"])
         text += "\n" + _markdown(("goal", "measured", "wanted", ""), goals, text_columns=1)

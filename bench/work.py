@@ -145,7 +145,7 @@ def _integer(mib: int, words: int, turns: int) -> Work:
     return Work(
         name="integer",
         group="integer",
-        title=f"sha256 of {mib} MiB, sort of {words:,} words, {turns:,} turns of bytecode",
+        title=f"sha256 of {mib} MiB, sort, bytecode",
         run=f"{_HERE}/integer {mib} {words} {turns} > result",
         verify="cat result",
         result=lambda programs: programs.on_host("integer", mib, words, turns),
@@ -172,7 +172,7 @@ def _memory(steps: int) -> Work:
     return Work(
         name="memory",
         group="TLB and memory",
-        title=f"random cycle through 64 MiB, {steps:,} steps",
+        title=f"{steps:,} steps through 64 MiB",
         run=f"{_HERE}/walk; echo $? > byte",
         verify="cat byte",
         result=lambda _: str((chase(steps) >> 6) % 256),
@@ -202,7 +202,7 @@ def _processes(count: int) -> Work:
     return Work(
         name="processes",
         group="processes",
-        title=f"fork and exec of busybox, {count}",
+        title=f"fork and exec, {count}",
         run=f"i=0; while [ $i -lt {count} ]; do /bin/busybox true && i=$((i + 1)); done",
         verify="echo $i",
         result=lambda _: str(count),
@@ -244,7 +244,7 @@ def _interpreter(turns: int) -> Work:
     return Work(
         name="interpreter",
         group="interpreter",
-        title=f"python3, {turns:,} turns of a loop",
+        title=f"python3, {turns:,} turns",
         run=f"python3.11 /{path} {turns} > result",
         verify="cat result",
         result=lambda _: output_of([sys.executable, str(FOLDER / "loop.py"), str(turns)]),
@@ -260,7 +260,7 @@ def _database(rows: int) -> Work:
     return Work(
         name="database",
         group="database",
-        title=f"sqlite3 in memory, {rows:,} rows",
+        title=f"sqlite3, {rows:,} rows",
         run=f"sqlite3 :memory: < /{path} > result",
         verify="sha256sum < result | cut -c 1-64",
         result=lambda _: None if sqlite3 is None else _sha256(_answers(script)),
@@ -282,7 +282,7 @@ def _crypto(mib: int, starts: int) -> Work:
     return Work(
         name="crypto",
         group="crypto",
-        title=f"openssl, AES-256 of {mib} MiB and {starts} start-ups",
+        title=f"AES-256 of {mib} MiB, {starts} start-ups",
         prepare=_text_of(mib),
         run=f"openssl {_CIPHER} -in text > cipher\n"
         f"for i in $(seq {starts}); do openssl list -cipher-algorithms > list; done",
@@ -298,7 +298,7 @@ def _simulation(cycles: int) -> Work:
     return Work(
         name="simulation",
         group="simulation",
-        title=f"iverilog and vvp, {cycles:,} cycles of a circuit",
+        title=f"iverilog and vvp, {cycles:,} cycles",
         run=f"iverilog -DCYCLES={cycles} -o circuit /{path} && vvp circuit > result",
         verify="cat result",
         result=lambda _: circuit.result(cycles),

@@ -35,7 +35,7 @@ def test_the_quick_form_leaves_out_the_largest_crowds_unless_they_are_asked_for(
     [
         (["loop", "lop"], "no row lop; there are loop, float"),
         (["--runs", "0"], "0 runs asked; 1 or more are possible"),
-        (["--markdown", "--record", "/nowhere/bench.json"], "no record /nowhere/bench.json"),
+        (["--markdown", "--record", "/nowhere/b.json"], "no record /nowhere/b.json"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(
@@ -70,29 +70,80 @@ def test_without_qemu_disco_runs_alone_and_says_how_to_get_it(
     assert written["failures"] == ["nothing runs here"]
 
 
-def test_a_record_is_shown_again_as_markdown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+RECORD = {
+    "host": {"cpus": 2, "model": "Model T"},
+    "date": "1997-10-05",
+    "qemu": None,
+    "runs": 3,
+    "form": "quick",
+    "rows": [
+        {
+            "name": "sort",
+            "group": "integer",
+            "title": "sort of words",
+            "seconds": {"disco": [2.0], "qemu": [4.0]},
+            "ratio": 2.0,
+            "cpu_ratio": 2.5,
+            "cpu_seconds": {"disco": [1.5], "qemu": [4.0]},
+            "instructions": 500_000_000,
+            "mips": 250.0,
+            "counters": {"instructions": 500_000_000, "traps": 1_000_000},
+        }
+    ],
+    "goals": [
+        {"what": "fast", "value": 2.0, "limit": 4.0, "unit": "x", "kind": "least", "met": False}
+    ],
+}
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
     path = tmp_path / "bench.json"
-    row = {
-        "name": "sort",
-        "group": "integer",
-        "title": "sort of words",
-        "seconds": {"disco": [2.0], "qemu": [4.0]},
-        "ratio": 2.0,
-        "cpu_ratio": 2.5,
-        "cpu_seconds": {"disco": [1.5], "qemu": [4.0]},
-        "instructions": 500_000_000,
-        "mips": 250.0,
-        "counters": {"instructions": 500_000_000, "traps": 1_000_000},
-    }
-    goal = {"what": "fast", "value": 2.0, "limit": 4.0, "unit": "x", "kind": "least", "met": False}
-    path.write_text(json.dumps({"rows": [row], "goals": [goal]}))
-    assert command.main(["--markdown", "--record", str(path)]) == 0
+    path.write_text(json.dumps(RECORD))
+    return path
+
+
+def test_a_record_is_shown_again_as_markdown(
+    record: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--markdown", "--record", str(record)]) == 0
     shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith(
+        "One session on 1997-10-05, a host with 2 CPUs (Model T), without QEMU"
+    )
     assert "| integer | sort of words | 2.00 | 4.00 | 2.00 | 2.50 | 500 | 250 |" in shown
     assert "| fast | 2.00 x | at least 4 x | missed |" in shown
     assert any(line.startswith("| sort | 2 | 0 |") for line in shown)
+    assert any(line.endswith("| 3.00 | 1,500 |") for line in shown)  # ns an instruction, a trap
+
+
+def test_a_document_has_the_tables_between_its_marks_and_nothing_else_changes(
+    record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "page.md"
+    words = ["--document", str(document), "--record", str(record)]
+    begin, end = command._MARKS
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    for _ in range(2):  # twice is the same as once
+        assert command.main(words) == 0
+        text = document.read_text()
+        assert text.startswith(f"before\n{begin}\nOne session on")
+        assert text.endswith(f"|\n{end}\nafter\n")
+        assert "old" not in text
+    document.write_text("no marks\n")
+    with pytest.raises(SystemExit):
+        command.main(words)
+    assert "needs the lines" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_work_of_debians_programs_gives_what_the_host_gets(tmp_path: Path) -> None:
+    record = tmp_path / "bench.json"
+    words = ["--only-disco", "--quick", "--runs", "1", "--record", str(record)]
+    assert command.main([*words, "gzip", "database"]) == 0
+    rows = json.loads(record.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["gzip", "database"]
+    assert all(row["instructions"] > 100_000_000 for row in rows)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
