@@ -157,6 +157,8 @@ counters! {
     cycles_kernel,
     /// Cycles between WAIT and the interrupt that ended it.
     cycles_idle,
+    /// Cycles in which it could have run and had no CPU.
+    cycles_waiting,
 
     /// Traps into the monitor, all kinds.
     traps,
@@ -229,4 +231,8 @@ counters! {
     device_accesses,
     /// Times that the vCPU was put on a CPU after another.
     vcpu_switches,
+    /// Times that it came to a CPU from another one.
+    vcpu_moves,
+    /// Of these, from another node.
+    vcpu_moves_between_nodes,
 }

@@ -11,7 +11,6 @@ use mips::Op;
 use crate::counters::Cause;
 use crate::event::StopCause;
 use crate::trap::{Flow, Running};
-use crate::vcpu::VcpuState;
 
 /// Index.P: the probe found nothing.
 const INDEX_P: u32 = 1 << 31;
@@ -221,12 +220,6 @@ impl Running<'_> {
         if is_masked && status & status::IE == 0 {
             return self.stop(StopCause::Halted);
         }
-        let now = self.cpu.now;
-        self.vcpu.state = VcpuState::Waiting(now);
-        if self.vcpu.is_runnable(now) {
-            self.vcpu.state = VcpuState::Ready;
-            return Flow::Resume;
-        }
-        Flow::Leave
+        if self.vcpu.wait(self.cpu.now) { Flow::Leave } else { Flow::Resume }
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`pmap`], [`memmap`], [`l2tlb`] (the tables), [`vcpu`] and [`vm`] (what is virtual),
 //! [`miss`] (the life of a TLB miss), [`emulate`] (privileged instructions), [`trap`] (the dispatcher),
-//! [`monitor`] (rounds).
+//! [`schedule`] (who runs where), [`monitor`] (rounds).
 
 pub mod costs;
 pub mod counters;
@@ -24,6 +24,7 @@ pub mod miss;
 pub mod monitor;
 pub mod pmap;
 mod record;
+pub mod schedule;
 pub mod table;
 pub mod trap;
 pub mod vcpu;

@@ -6,12 +6,13 @@
 //! VMs see of each other is decided at boundaries only, and CPUs of different VMs can run on different host
 //! threads with the same result.
 //!
-//! A CPU's run queue holds the vCPUs assigned to it. The one at the front runs; one that waits makes way at
-//! once, and after a time slice the next in line has its turn.
+//! Who runs where is dealt when a round begins ([`crate::schedule`]), and vCPUs change their CPU only then. In the
+//! round a CPU runs the first of those that it was dealt; one that waits makes way at once for the next.
 
 mod config;
 mod error;
 mod pages;
+mod plan;
 mod rounds;
 
 pub use config::{EngineKind, MonitorConfig};
@@ -31,10 +32,11 @@ use crate::event::Event;
 use crate::follow::{Follower, MissKind};
 use crate::memmap::Memmap;
 use crate::pmap::{PageState, PmapRow};
+use crate::schedule::{Pool, PoolPlan, VcpuId};
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::vm::Vm;
 use error::Result;
-use rounds::{CpuSlot, Round, VcpuId, Vms, grouped, vcpu_of};
+use rounds::{CpuSlot, Round, Vms, grouped, refreshed};
 
 /// The machine with the resident part of the monitor on it.
 #[derive(Debug)]
@@ -44,8 +46,11 @@ pub struct Monitor {
     memmap: Memmap,
     cpus: Vec<CpuSlot>,
     vms: Vms,
+    pools: Vec<Pool>,
     /// The last boundary.
     now: Cycles,
+    /// The boundary for which vCPUs have been dealt.
+    dealt: Option<Cycles>,
     /// CPUs that must run on one host thread, because VMs span them.
     groups: Vec<Vec<usize>>,
     threads: Option<rayon::ThreadPool>,
@@ -66,9 +71,8 @@ impl Monitor {
                 hardware: HardwareCpu::new(id, NodeId(*node), cpu_config.clone(), Arc::clone(&memory)),
                 queue: Vec::new(),
                 turn: 0,
+                running: None,
                 loaded: None,
-                slice_rounds_left: config.slice_rounds,
-                has_run: false,
                 time: CpuTime::default(),
                 events: Vec::new(),
             })
@@ -81,12 +85,31 @@ impl Monitor {
             .transpose()
             .map_err(|error| MonitorError::Machine(format!("host threads: {error}")))?;
         let memmap = Memmap::new(Arc::clone(&memory))?;
-        Ok(Monitor { config, memory, memmap, cpus, vms: Vec::new(), now: Cycles(0), groups: Vec::new(), threads })
+        let alone =
+            |cpu| PoolPlan { cpus: vec![cpu], vcpus: Vec::new(), gang: false, slice_rounds: config.slice_rounds };
+        let pools = (0..cpus.len() as u16).map(|cpu| Pool::new(&alone(cpu), |_| None)).collect();
+        Ok(Monitor {
+            config,
+            memory,
+            memmap,
+            cpus,
+            vms: Vec::new(),
+            pools,
+            now: Cycles(0),
+            dealt: None,
+            groups: Vec::new(),
+            threads,
+        })
     }
 
     /// Simulated time of the last boundary.
     pub fn now(&self) -> Cycles {
         self.now
+    }
+
+    /// Length of a round.
+    pub fn quantum(&self) -> Cycles {
+        self.config.quantum
     }
 
     /// The machine's memory.
@@ -146,6 +169,9 @@ impl Monitor {
         for slot in &mut self.cpus {
             slot.forget(vm);
         }
+        for pool in &mut self.pools {
+            pool.remove(|id| id.vm == vm);
+        }
         let gone = self.vms[vm as usize].take().expect("checked above");
         let gone = gone.into_inner().expect("no run panicked inside");
         for page in 0..gone.pmap.table().rows() as u32 {
@@ -173,31 +199,11 @@ impl Monitor {
         }
         let now = self.now;
         let state = self.vm(vm)?;
-        state.vcpus[vcpu as usize].reset(vcpu, pc, gpr);
+        state.vcpus[vcpu as usize].reset(vcpu, pc, gpr, now);
         state.vcpus[vcpu as usize].cp0.set_count(0, now);
         if vcpu == 0 {
             state.reset_platform();
         }
-        Ok(())
-    }
-
-    /// Puts a vCPU at the end of the run queue of a CPU, and takes it off another's.
-    ///
-    /// # Errors
-    /// [`MonitorError::NoVm`], [`MonitorError::NoVcpu`], [`MonitorError::NoCpu`].
-    pub fn assign(&mut self, vm: u32, vcpu: u32, cpu: u16) -> Result<()> {
-        self.vcpu(vm, vcpu)?;
-        let id = VcpuId { vm, vcpu };
-        let cpus = self.cpus.len();
-        if usize::from(cpu) >= cpus {
-            return Err(MonitorError::NoCpu { cpu, cpus });
-        }
-        for slot in &mut self.cpus {
-            slot.unload(id, &mut self.vms);
-            slot.dequeue(|queued| queued == id);
-        }
-        self.cpus[usize::from(cpu)].queue.push(id);
-        self.regroup();
         Ok(())
     }
 
@@ -302,6 +308,7 @@ impl Monitor {
     pub fn run(&mut self, until: Cycles) -> Vec<Event> {
         self.retry_faults();
         while self.now < until {
+            self.deal();
             let round_end = Cycles((self.now.0 / self.config.quantum.0 + 1) * self.config.quantum.0);
             self.run_cpus(round_end);
             let events = self.take_events();
@@ -309,7 +316,6 @@ impl Monitor {
                 return events;
             }
             self.now = round_end;
-            self.take_turns();
             let posted = self.take_posted(None);
             if !posted.is_empty() {
                 return posted;
@@ -379,20 +385,6 @@ impl Monitor {
         events
     }
 
-    /// Rounds in which a CPU was idle are no part of a time slice: whether they are skipped must not show.
-    fn take_turns(&mut self) {
-        for slot in &mut self.cpus {
-            if !std::mem::take(&mut slot.has_run) || slot.queue.len() < 2 {
-                continue;
-            }
-            slot.slice_rounds_left = slot.slice_rounds_left.saturating_sub(1);
-            if slot.slice_rounds_left == 0 {
-                slot.slice_rounds_left = self.config.slice_rounds;
-                slot.turn = (slot.turn + 1) % slot.queue.len();
-            }
-        }
-    }
-
     /// When nobody can run, goes to the round in which the first timer is due. False: there is none.
     fn skip_idle_time(&mut self, until: Cycles) -> bool {
         let Some(next) = self.next_event() else { return false };
@@ -411,19 +403,12 @@ impl Monitor {
     pub fn next_event(&mut self) -> Option<Cycles> {
         let now = self.now;
         let mut next = Cycles::NEVER;
-        for slot in &self.cpus {
-            for id in &slot.queue {
-                self.vms[id.vm as usize]
-                    .as_mut()
-                    .and_then(|vm| vm.get_mut().ok())
-                    .expect("run queues name existing VMs")
-                    .refresh_lines(id.vcpu);
-                let vcpu = vcpu_of(&mut self.vms, *id);
-                if vcpu.is_runnable(now) || vcpu.is_blocked() {
-                    return Some(now);
-                }
-                next = next.min(vcpu.wake_time());
+        for (id, _) in self.pools.iter().flat_map(Pool::members) {
+            let vcpu = refreshed(&mut self.vms, id);
+            if vcpu.is_runnable(now) || vcpu.is_blocked() {
+                return Some(now);
             }
+            next = next.min(vcpu.wake_time());
         }
         (next != Cycles::NEVER).then_some(next)
     }
@@ -436,9 +421,9 @@ impl Monitor {
         let now = self.now;
         let vcpu = self.vcpu(vm, vcpu)?;
         let mut counters = vcpu.counters.clone();
-        if let VcpuState::Waiting(since) = vcpu.state {
-            counters.cycles_idle += now.0.saturating_sub(since.0);
-        }
+        let (idle, waiting) = vcpu.absence(now);
+        counters.cycles_idle += idle;
+        counters.cycles_waiting += waiting;
         Ok(counters)
     }
 
@@ -447,8 +432,8 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError::NoCpu`].
     pub fn cpu_progress(&self, cpu: u16) -> Result<(u64, Cycles)> {
-        let slot = self.cpu(cpu)?;
-        Ok((slot.hardware.cpu.instructions, slot.hardware.cpu.now))
+        let cpu = &self.cpu(cpu)?.hardware.cpu;
+        Ok((cpu.instructions, cpu.now))
     }
 
     /// Host time that the translators of all CPUs have spent so far.

@@ -178,14 +178,11 @@ impl Running<'_> {
     /// Ends what the vCPU was waiting for.
     fn resume(&mut self) {
         match std::mem::replace(&mut self.vcpu.state, VcpuState::Ready) {
-            VcpuState::Waiting(since) => {
-                self.vcpu.counters.cycles_idle += self.cpu.now.0.saturating_sub(since.0);
-            }
             VcpuState::Accessing(pending) => {
                 let answer = pending.answer.expect("a vCPU is resumed only with the answer");
                 self.complete_access(&pending.access, answer);
             }
-            VcpuState::Ready | VcpuState::Faulted => {}
+            VcpuState::Ready | VcpuState::Waiting | VcpuState::Faulted => {}
             state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => {
                 unreachable!("a {state:?} vCPU is not run")
             }

@@ -24,8 +24,8 @@ pub enum VcpuState {
     Starting(u64),
     /// It can run.
     Ready,
-    /// In WAIT since that cycle; an interrupt wakes it.
-    Waiting(Cycles),
+    /// In WAIT; an interrupt wakes it.
+    Waiting,
     /// It needs a page; it tries again when the run goes on.
     Faulted,
     /// It waits for the answer to a device access.
@@ -87,6 +87,12 @@ pub struct Vcpu {
     pub vector_faults: u32,
     /// While it runs: since when.
     pub since: Since,
+    /// All of its time up to here is in the counters.
+    pub accounted_until: Cycles,
+    /// When an interrupt became pending that ends its WAIT.
+    pub woken_at: Option<Cycles>,
+    /// The CPU that it ran on last, and its node.
+    pub last_cpu: Option<(u16, NodeId)>,
 }
 
 impl Vcpu {
@@ -105,11 +111,14 @@ impl Vcpu {
             trap: TrapCost::default(),
             vector_faults: 0,
             since: Since::default(),
+            accounted_until: Cycles(0),
+            woken_at: None,
+            last_cpu: None,
         }
     }
 
-    /// Back to the state after reset, with these start values; what was counted stays, and whoever counts.
-    pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)]) {
+    /// Back to the state after reset at `now`, with these start values; what was counted stays, and whoever counts.
+    pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)], now: Cycles) {
         let counters = std::mem::take(&mut self.counters);
         let recorder = self.recorder.take();
         *self = Vcpu { counters, recorder, ..Vcpu::new(self.cp0.config.clone(), number, self.l2tlb.len()) };
@@ -118,6 +127,42 @@ impl Vcpu {
             self.regs.gpr[usize::from(*register)] = *value;
         }
         self.state = VcpuState::Ready;
+        self.accounted_until = now;
+    }
+
+    /// The time up to `now` in which it was on no CPU, in cycles: idle until the interrupt that ends its WAIT, and
+    /// from then on waiting for a CPU.
+    pub fn absence(&self, now: Cycles) -> (u64, u64) {
+        let absent = now.0.saturating_sub(self.accounted_until.0);
+        let idle = match self.state {
+            VcpuState::Off | VcpuState::Stopped(_) => return (0, 0),
+            VcpuState::Waiting => {
+                self.woken_at.map_or(absent, |woken_at| woken_at.0.saturating_sub(self.accounted_until.0))
+            }
+            _ => 0,
+        };
+        (idle.min(absent), absent - idle.min(absent))
+    }
+
+    /// Accounts for the time up to `now` in which it was on no CPU.
+    pub fn account_for_absence(&mut self, now: Cycles) {
+        let (idle, waiting) = self.absence(now);
+        self.counters.cycles_idle += idle;
+        self.counters.cycles_waiting += waiting;
+        self.accounted_until = self.accounted_until.max(now);
+    }
+
+    /// It is put on a CPU of that node.
+    pub fn note_move(&mut self, cpu: u16, node: NodeId) {
+        if let Some((last_cpu, last_node)) = self.last_cpu.replace((cpu, node)) {
+            self.counters.vcpu_moves += u64::from(last_cpu != cpu);
+            self.counters.vcpu_moves_between_nodes += u64::from(last_node != node);
+        }
+    }
+
+    /// Cycles that it has used, the monitor's work on its behalf included.
+    pub fn cycles_used(&self) -> u64 {
+        self.counters.cycles_user + self.counters.cycles_kernel + self.counters.monitor.total()
     }
 
     /// Accounts for cycles that the monitor spends on its behalf.
@@ -163,14 +208,34 @@ impl Vcpu {
         match &self.state {
             VcpuState::Ready | VcpuState::Starting(_) => true,
             VcpuState::Accessing(pending) => pending.answer.is_some(),
-            VcpuState::Waiting(_) => {
-                if now >= self.cp0.next_timer() {
-                    self.cp0.tick(now);
-                }
-                self.cp0.pending_interrupts() != 0
-            }
+            VcpuState::Waiting => self.is_woken(now),
             VcpuState::Off | VcpuState::Faulted | VcpuState::Stopped(_) => false,
         }
+    }
+
+    /// Whether an interrupt ends its WAIT at `now`, and since when.
+    fn is_woken(&mut self, now: Cycles) -> bool {
+        let timer = self.cp0.next_timer();
+        let mut since = now;
+        if self.cp0.pending_interrupts() == 0 && now >= timer {
+            since = timer;
+        }
+        if now >= timer {
+            self.cp0.tick(now);
+        }
+        let is_woken = self.cp0.pending_interrupts() != 0;
+        if is_woken {
+            self.woken_at.get_or_insert(since);
+        }
+        is_woken
+    }
+
+    /// Goes into WAIT at `now`. False: an interrupt is pending, so it goes on.
+    pub fn wait(&mut self, now: Cycles) -> bool {
+        self.woken_at = None;
+        let waits = !self.is_woken(now);
+        self.state = if waits { VcpuState::Waiting } else { VcpuState::Ready };
+        waits
     }
 
     /// Whether it stands still until Python has decided something.
@@ -185,7 +250,7 @@ impl Vcpu {
     /// When a waiting vCPU wakes by itself.
     pub fn wake_time(&self) -> Cycles {
         match self.state {
-            VcpuState::Waiting(_) => self.cp0.next_timer(),
+            VcpuState::Waiting => self.cp0.next_timer(),
             _ => Cycles::NEVER,
         }
     }

@@ -19,7 +19,7 @@ pub struct MonitorConfig {
     pub quantum: Cycles,
     /// Length of a slice in which one vCPU of a multiprocessor VM runs before the next.
     pub interleave: Cycles,
-    /// Rounds after which the next vCPU of a CPU has its turn.
+    /// Length of a turn of the vCPUs that share a CPU, until a plan says otherwise.
     pub slice_rounds: u32,
     /// Entries of the hardware TLB.
     pub tlb_entries: u8,

@@ -10,6 +10,8 @@ use machine::{PAGE_BYTES, PhysAddr, PhysRange, Ppn};
 pub enum MonitorError {
     /// The machine cannot exist, for the reason given.
     Machine(String),
+    /// vCPUs cannot be scheduled like this, for the reason given.
+    Plan(String),
     /// No VM has that number.
     NoVm(u32),
     /// The VM has fewer vCPUs.
@@ -41,7 +43,7 @@ pub enum MonitorError {
 impl fmt::Display for MonitorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MonitorError::Machine(reason) => write!(f, "{reason}"),
+            MonitorError::Machine(reason) | MonitorError::Plan(reason) => write!(f, "{reason}"),
             MonitorError::NoVm(vm) => write!(f, "no VM has the number {vm}"),
             MonitorError::NoVcpu { vm, vcpu, vcpus } => {
                 write!(f, "VM {vm}: vCPU {vcpu} asked, it has {vcpus}")

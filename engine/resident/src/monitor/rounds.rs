@@ -12,29 +12,23 @@ use machine::{Cycles, Mpn};
 use crate::Costs;
 use crate::counters::{Cause, CpuTime};
 use crate::event::Event;
+use crate::schedule::VcpuId;
 use crate::trap::Monitored;
 use crate::vcpu::{HardwareCpu, Shadow, Vcpu, VcpuState};
 use crate::vm::Vm;
 
-/// A vCPU by the numbers of its VM and of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct VcpuId {
-    pub(super) vm: u32,
-    pub(super) vcpu: u32,
-}
-
-/// A CPU with its run queue.
+/// A CPU with what it may run in this round.
 #[derive(Debug)]
 pub(super) struct CpuSlot {
     pub(super) hardware: HardwareCpu,
+    /// The vCPUs that it may run, as they were dealt.
     pub(super) queue: Vec<VcpuId>,
     /// Place in the queue of the vCPU whose turn it is.
     pub(super) turn: usize,
+    /// The vCPU that it runs, unless that one waits.
+    pub(super) running: Option<VcpuId>,
     /// The vCPU whose registers are on the CPU.
     pub(super) loaded: Option<VcpuId>,
-    pub(super) slice_rounds_left: u32,
-    /// A vCPU has run in this round.
-    pub(super) has_run: bool,
     /// Where its time has gone.
     pub(super) time: CpuTime,
     pub(super) events: Vec<Event>,
@@ -77,12 +71,14 @@ impl CpuSlot {
             if vm.vcpus[id.vcpu as usize].is_blocked() {
                 return;
             }
-            self.has_run = true;
             let before = vm.vcpus[id.vcpu as usize].counters.clone();
             self.load(id, &mut vm, vms, costs);
             let HardwareCpu { cpu, shadow } = &mut self.hardware;
+            vm.vcpus[id.vcpu as usize].account_for_absence(cpu.now);
             monitored(shadow, &mut vm, id.vcpu, costs, &mut self.events).run(cpu, until);
-            self.time.add_run(&before, &vm.vcpus[id.vcpu as usize].counters);
+            let vcpu = &mut vm.vcpus[id.vcpu as usize];
+            vcpu.accounted_until = cpu.now;
+            self.time.add_run(&before, &vcpu.counters);
             if vm.smp.is_some() {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
                 self.hardware.cpu.regs.ll_bit = false;
@@ -103,10 +99,18 @@ impl CpuSlot {
             let vcpu = &mut vm.vcpus[id.vcpu as usize];
             if vcpu.is_blocked() || vcpu.is_runnable(now) {
                 self.turn = place;
+                self.running = Some(id);
                 return Some(id);
             }
         }
+        self.running = None;
         None
+    }
+
+    /// Lets time pass without a vCPU.
+    pub(super) fn idle_until(&mut self, time: Cycles) {
+        self.time.idle += time.0.saturating_sub(self.hardware.cpu.now.0);
+        self.hardware.cpu.now = self.hardware.cpu.now.max(time);
     }
 
     /// Nobody can run: to the first timer, or to the end of the round.
@@ -120,18 +124,13 @@ impl CpuSlot {
         self.idle_until(wake.min(round_end));
     }
 
-    /// Lets time go by without a vCPU.
-    pub(super) fn idle_until(&mut self, time: Cycles) {
-        let now = &mut self.hardware.cpu.now;
-        self.time.idle += time.0.saturating_sub(now.0);
-        *now = time.max(*now);
-    }
-
     /// Charges work of the monitor on behalf of a vCPU that is on this CPU, outside of a round.
     pub(super) fn charge(&mut self, vcpu: &mut Vcpu, cause: Cause, cycles: u64) {
+        vcpu.account_for_absence(self.hardware.cpu.now);
         self.hardware.cpu.now.0 += cycles;
         self.time.monitor.add(cause, cycles);
         vcpu.charge(cause, cycles);
+        vcpu.accounted_until = self.hardware.cpu.now;
     }
 
     /// Puts a vCPU on the CPU. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
@@ -140,7 +139,7 @@ impl CpuSlot {
             self.loaded = self.loaded.filter(|loaded| *loaded != id);
             let now = self.hardware.cpu.now;
             let count = vm.vcpus[0].cp0.count(now);
-            vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[]);
+            vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[], now);
             vm.vcpus[id.vcpu as usize].cp0.set_count(count, now);
         }
         if self.loaded == Some(id) {
@@ -156,9 +155,15 @@ impl CpuSlot {
         }
         let vcpu = &mut vm.vcpus[id.vcpu as usize];
         std::mem::swap(&mut self.hardware.cpu.regs, &mut vcpu.regs);
+        self.hardware.cpu.regs.ll_bit = false;
         self.loaded = Some(id);
         self.hardware.cpu.tlb_flush();
+        // It may come from a CPU that is ahead by what it did beyond the end of a round.
+        self.idle_until(vcpu.accounted_until);
+        vcpu.account_for_absence(self.hardware.cpu.now);
+        vcpu.note_move(self.hardware.cpu.id, self.hardware.cpu.node);
         self.hardware.cpu.now.0 += costs.vcpu_switch;
+        vcpu.accounted_until = self.hardware.cpu.now;
         vcpu.counters.vcpu_switches += 1;
         vcpu.charge(Cause::Switch, costs.vcpu_switch);
         let HardwareCpu { cpu, shadow } = &mut self.hardware;
@@ -180,13 +185,10 @@ impl CpuSlot {
             self.hardware.cpu.tlb_flush();
             self.loaded = None;
         }
-        self.dequeue(|id| id.vm == vm);
+        self.queue.retain(|id| id.vm != vm);
+        self.turn = 0;
+        self.running = self.running.filter(|id| id.vm != vm);
         self.events.retain(|event| event.vm() != vm);
-    }
-
-    pub(super) fn dequeue(&mut self, condition: impl Fn(VcpuId) -> bool) {
-        self.queue.retain(|id| !condition(*id));
-        self.turn = if self.queue.is_empty() { 0 } else { self.turn % self.queue.len() };
     }
 
     /// Takes a machine page out of the hardware TLB.
@@ -243,4 +245,12 @@ fn lock(vms: &Vms, vm: u32) -> std::sync::MutexGuard<'_, Vm> {
 pub(super) fn vcpu_of(vms: &mut Vms, id: VcpuId) -> &mut Vcpu {
     let vm = vms[id.vm as usize].as_mut().expect("run queues name existing VMs");
     &mut vm.get_mut().expect("no run panicked inside").vcpus[id.vcpu as usize]
+}
+
+/// A vCPU with its interrupt lines up to date.
+pub(super) fn refreshed(vms: &mut Vms, id: VcpuId) -> &mut Vcpu {
+    let vm = vms[id.vm as usize].as_mut().expect("pools name existing VMs");
+    let vm = vm.get_mut().expect("no run panicked inside");
+    vm.refresh_lines(id.vcpu);
+    &mut vm.vcpus[id.vcpu as usize]
 }
