@@ -116,7 +116,6 @@ class Engine:
         node_of_cpu: Sequence[int],
         nodes: int,
         memory_bytes_per_node: int,
-        clock_hz: int,
         quantum_cycles: int,
         tlb_entries: int,
         l2tlb_entries: int,
@@ -145,8 +144,18 @@ class Engine:
         """Frees every machine page of the VM and forgets it."""
     def set_vcpu(self, vm: int, vcpu: int, *, pc: int, gpr: Mapping[int, int]) -> None:
         """Resets the vCPU and makes it ready to run at `pc` with these registers."""
-    def assign(self, vm: int, vcpu: int, cpu: int) -> None:
-        """Puts the vCPU on the run queue of a CPU. Several on one CPU take turns."""
+    def set_pools(
+        self,
+        pools: Sequence[tuple[Sequence[int], Sequence[tuple[int, int, int]], bool, int]],
+    ) -> None:
+        """Divides the CPUs among the vCPUs, from the next round on.
+
+        A pool is (CPUs, vCPUs, gang, cycles of a time slice), a vCPU is (VM, index, weight of its VM). Slices
+        are rounded up to whole rounds. ValueError when a CPU or vCPU does not exist or is in two pools, a vCPU
+        is in none, or a gang is larger than its pool; nothing has changed then.
+        """
+    def cpu_of(self, vm: int, vcpu: int) -> int | None:
+        """The CPU that the vCPU is on, or was on last. None: it is in no pool."""
     def vcpu_registers(self, vm: int, vcpu: int) -> dict[str, int]:
         """pc, hi, lo, gpr 0-31 as "r0".."r31", and the virtual CP0 by manual name."""
 

@@ -7,6 +7,8 @@
     bare        the machine without Disco: the baseline
     memory      finding machine pages; a VM's memory as devices see it
     placement   on which node a page goes: the policies
+    scheduling  which vCPUs share which CPUs: the policies
+    pools       how their plans reach the engine
     console     what a VM has printed
     accounting  counters, pages by node and owner, time
 
@@ -15,15 +17,31 @@ May import `disco.hardware`, `disco.devices`, `disco.storage`, `disco.guests` an
 
 from disco.monitor.monitor import Monitor, Outcome
 from disco.monitor.placement import FirstTouch, Fixed, PlacementPolicy, RoundRobin
+from disco.monitor.scheduling import (
+    Gang,
+    Load,
+    Pinned,
+    Pool,
+    SchedulingPolicy,
+    TimeSharing,
+    Vcpu,
+)
 from disco.monitor.vm import Status, VirtualMachine
 
 __all__ = [
     "FirstTouch",
     "Fixed",
+    "Gang",
+    "Load",
     "Monitor",
     "Outcome",
+    "Pinned",
     "PlacementPolicy",
+    "Pool",
     "RoundRobin",
+    "SchedulingPolicy",
     "Status",
+    "TimeSharing",
+    "Vcpu",
     "VirtualMachine",
 ]

@@ -47,6 +47,8 @@ from disco.monitor.accounting import Clock, memmap_of, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
+from disco.monitor.pools import SLICE_ROUNDS, Pools
+from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
 from disco.monitor.software import Software, Source
 from disco.monitor.vm import Status, VirtualMachine, VmConfig
 from disco.storage.disk import Disk, RawDisk
@@ -55,9 +57,6 @@ if TYPE_CHECKING:
     from disco._engine import Event
 
 logger = logging.getLogger(__name__)
-
-#: Rounds between two looks at limits and signals: a fraction of a second of host time.
-SLICE_ROUNDS = 20
 
 
 class Outcome(Enum):
@@ -84,6 +83,7 @@ class Monitor:
         machine: Machine | None = None,
         *,
         placement: PlacementPolicy | None = None,
+        scheduler: SchedulingPolicy | None = None,
         overcommit: bool = False,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
@@ -92,12 +92,13 @@ class Monitor:
         Args:
             machine: what to simulate; None: the default one.
             placement: where pages go; None: `FirstTouch`.
+            scheduler: which vCPUs share which CPUs; None: `TimeSharing`.
             overcommit: allow VMs with more memory together than the machine has; the VM that
                 finds no page left is stopped.
             warn: gets what a user should know though the run goes on.
 
         Raises:
-            ConfigError: the host cannot give the machine its memory.
+            ConfigError: the host cannot give the machine its memory, or the scheduler cannot be.
         """
         self.machine = machine or Machine()
         self.vms: list[VirtualMachine] = []
@@ -105,8 +106,8 @@ class Monitor:
         self._overcommit = overcommit
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
+        self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
         self._living: dict[int, VirtualMachine] = {}
-        self._vcpu_count = 0
         self._followed: list[Followed] = []
         self._handlers: Mapping[type[Event], Callable[[VirtualMachine, Any], None]] = {
             PageFault: self._page_fault,
@@ -157,7 +158,7 @@ class Monitor:
             name: unique on this machine.
             image, kernel, initrd, append, command, files: what it boots, see `Source`.
             memory_mib: physical memory in MiB.
-            vcpus: virtual CPUs, at most as many as the machine has CPUs.
+            vcpus: virtual CPUs, 1 to 16; the machine may have fewer CPUs.
             disks: paths of raw images to open writable, or open disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
@@ -175,10 +176,6 @@ class Monitor:
             virtio_count=len(disks) + entropy + virtio_console,
             clock_hz=self.machine.clock_hz,
         )
-        if vcpus > self.machine.cpus:
-            raise ConfigError(
-                f"VM '{name}': {vcpus} vCPUs asked; up to {self.machine.cpus}, a CPU each, are possible"
-            )
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
         )
@@ -213,19 +210,17 @@ class Monitor:
             raise ConfigError(f"VM '{config.name}': {error}") from error
         try:
             self._check_commitment(config)
+            self._pools.add(config.name, number, platform.vcpu_count)
         except ConfigError:
             engine.destroy_vm(number)
             raise
-        first = self._vcpu_count
-        self._vcpu_count += platform.vcpu_count
-        cpus = tuple(vcpu % self.machine.cpus for vcpu in range(first, self._vcpu_count))
-        for vcpu, cpu in enumerate(cpus):
-            engine.assign(number, vcpu, cpu)
+        first_cpu = engine.cpu_of(number, 0)
+        assert first_cpu is not None, "a plan has every vCPU"
         memory = VmMemory(
             engine=engine,
             pages=self._pages,
             vm=number,
-            node=self.machine.node_of_cpu[cpus[0]],
+            node=self.machine.node_of_cpu[first_cpu],
             platform=platform,
         )
         vm = VirtualMachine(
@@ -233,7 +228,6 @@ class Monitor:
             software=software,
             engine=engine,
             number=number,
-            cpus=cpus,
             nodes=self.machine.nodes,
             memory=memory,
         )
@@ -294,6 +288,7 @@ class Monitor:
             with _deferred_interrupt() as raise_if_interrupted:
                 while any(vm.is_running for vm in self._living.values()):
                     raise_if_interrupted()
+                    self._pools.tick()
                     if until is not None and until():
                         return Outcome.UNTIL
                     if end is not None and self.now >= end:
@@ -378,6 +373,7 @@ class Monitor:
     def _end(self, vm: VirtualMachine, status: Status, error: DiscoError | None = None) -> None:
         del self._living[vm.number]
         vm.end(status, error)
+        self._pools.remove(vm.number)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -440,7 +436,6 @@ def _build(machine: Machine) -> Engine:
             node_of_cpu=machine.node_of_cpu,
             nodes=machine.nodes,
             memory_bytes_per_node=machine.memory_bytes_per_node,
-            clock_hz=machine.clock_hz,
             quantum_cycles=machine.quantum_cycles,
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,

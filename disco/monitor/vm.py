@@ -50,10 +50,11 @@ LIVING = frozenset({Status.CREATED, Status.RUNNING})
 
 @dataclass(frozen=True)
 class Final:
-    """What stays of a VM: usage, services, pmap and the registers of each vCPU when it ended."""
+    """What stays of a VM: usage, services, pmap, and CPU and registers of each vCPU when it ended."""
 
     usage: Usage
     services: tuple[ServiceCost, ...]
+    cpus: tuple[int, ...]
     pmap: NDArray[np.void]
     registers: tuple[dict[str, int], ...]
 
@@ -94,7 +95,6 @@ class VirtualMachine:
     Attributes:
         config: what was asked for.
         number: the engine's number, from 0 in the order of creation.
-        cpus: the CPU of each vCPU.
         kernel_bits: 32 or 64, the width of its kernel's addresses.
         console: what the guest has printed.
         hvc: what it has printed on its virtio console, if it has one.
@@ -109,14 +109,12 @@ class VirtualMachine:
         software: Software,
         engine: Engine,
         number: int,
-        cpus: tuple[int, ...],
         nodes: int,
         memory: VmMemory,
     ) -> None:
         """`software` is what it boots; `nodes` is how many the machine has."""
         self.config = config
         self.number = number
-        self.cpus = cpus
         self.kernel_bits = software.kernel.bits
         self.console = Console()
         self.hvc = Console()
@@ -136,12 +134,25 @@ class VirtualMachine:
 
     def __repr__(self) -> str:
         mib = self.config.platform.memory_bytes >> 20
-        return f"VirtualMachine('{self.name}', {mib} MiB, {len(self.cpus)} vCPU, {self.status})"
+        return f"VirtualMachine('{self.name}', {mib} MiB, {self.vcpu_count} vCPU, {self.status})"
 
     @property
     def name(self) -> str:
         """As messages and reports show it."""
         return self.config.name
+
+    @property
+    def vcpu_count(self) -> int:
+        """Virtual CPUs."""
+        return self.config.platform.vcpu_count
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """The CPU of each vCPU, where it is or was last."""
+        if self._final is not None:
+            return self._final.cpus
+        cpus = (self._engine.cpu_of(self.number, vcpu) for vcpu in range(self.vcpu_count))
+        return tuple(cpu for cpu in cpus if cpu is not None)
 
     # -- life -------------------------------------------------------------------------------
 
@@ -183,8 +194,9 @@ class VirtualMachine:
         self._final = Final(
             usage=self.usage,
             services=self.services,
+            cpus=self.cpus,
             pmap=self.pmap.copy(),
-            registers=tuple(self.registers(vcpu) for vcpu in range(len(self.cpus))),
+            registers=tuple(self.registers(vcpu) for vcpu in range(self.vcpu_count)),
         )
         self.status = status
         self.error = error
@@ -219,7 +231,7 @@ class VirtualMachine:
         """Counters and pages, now or when it ended."""
         if self._final is not None:
             return self._final.usage
-        return usage_of(self._engine, self.number, vcpus=len(self.cpus), nodes=self._nodes)
+        return usage_of(self._engine, self.number, vcpus=self.vcpu_count, nodes=self._nodes)
 
     def record_services(self) -> None:
         """Records from now on what each service of the guest's kernel costs, for `services`.

@@ -3,7 +3,8 @@
     digest    of the whole run
     machine   its description
     cpus      per CPU: where its time went; the parts are all of it
-    vms       per VM: kernel, vCPUs, end, instructions, cycles, traps, TLB misses, page faults, memory, console
+    vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, console;
+              per vCPU: CPU, where its time went, turns and moves
     memory    what the VMs together have, what the machine spends on it, pages by node and owner
     time      simulated and host time, the share of the latter that was spent in Python, and the host
               time that all threads together spent on translating guest code
@@ -37,6 +38,7 @@ _GROUPS = {
     "emulated": "emulated_",
     "page_faults": "page_faults_",
     "devices": "device_",
+    "scheduling": "vcpu_",
 }
 
 
@@ -85,13 +87,13 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
     return {
         "name": vm.name,
         "kernel_bits": vm.kernel_bits,
-        "vcpus": len(vm.cpus),
         "status": vm.status.value,
         "error": str(vm.error) if vm.error else None,
         "exit_status": vm.exit_status,
         "instructions": counters["instructions"],
         **_grouped(counters),
         "interrupts": counters["interrupts"],
+        "vcpus": [_vcpu(cpu, counts) for cpu, counts in zip(vm.cpus, usage.vcpus, strict=True)],
         "memory": {
             "physical_bytes": vm.config.platform.memory_bytes,
             "virtual_bytes": usage.pages * PAGE_SIZE,
@@ -100,6 +102,17 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
             "monitor_bytes_by_node": [pages * PAGE_SIZE for pages in usage.monitor_pages_by_node],
         },
         "console": vm.console.text,
+    }
+
+
+def _vcpu(cpu: int, counters: Mapping[str, int]) -> dict[str, Any]:
+    """Where the time of a vCPU went, and the CPU that it is on or was on last."""
+    groups = _grouped(counters)
+    return {
+        "cpu": cpu,
+        "instructions": counters["instructions"],
+        "cycles": groups["cycles"],
+        "scheduling": groups["scheduling"],
     }
 
 
@@ -165,6 +178,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("cycles: guest kernel", ("cycles", "kernel"), _millions),
             _Row("cycles: Disco", ("cycles", "monitor"), _millions),
             _Row("cycles: idle", ("cycles", "idle"), _millions),
+            _Row("cycles: no CPU free", ("cycles", "waiting"), _millions),
         ),
     ),
     (
@@ -211,6 +225,8 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("page faults", ("page_faults", "absent")),
             _Row("interrupts", ("interrupts",)),
             _Row("device accesses", ("devices", "accesses")),
+            _Row("turns on a CPU", ("scheduling", "switches")),
+            _Row("moves to another CPU", ("scheduling", "moves")),
             _Row("memory used", ("memory", "virtual_bytes"), _mib),
             _Row("memory of the VM", ("memory", "physical_bytes"), _mib),
         ),
@@ -245,7 +261,7 @@ def _vm_table(vms: list[dict[str, Any]]) -> Table:
     if len(vms) > 1:
         table.add_column("all", justify="right", header_style="bold")
     table.add_row("kernel", *(f"{vm['kernel_bits']}-bit" for vm in vms))
-    table.add_row("vCPUs", *(str(vm["vcpus"]) for vm in vms))
+    table.add_row("vCPUs", *(str(len(vm["vcpus"])) for vm in vms))
     table.add_row("end", *(_end(vm) for vm in vms))
     for title, rows in _SECTIONS:
         if title:

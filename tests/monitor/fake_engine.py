@@ -94,7 +94,7 @@ class FakeVm:
     ram: list[tuple[int, int]]
     script: list[tuple[Any, ...]]
     pmap: np.ndarray[Any, Any]
-    cpu: int = 0
+    cpu: int = -1
     is_ready: bool = False
     is_waiting: bool = False
     instructions: int = 0
@@ -156,8 +156,16 @@ class Engine:
             guest.is_waiting = False
             guest.script.pop(0)
 
-    def assign(self, vm: int, vcpu: int, cpu: int) -> None:
-        self.vms[vm].cpu = cpu
+    def set_pools(self, pools: Sequence[tuple[Any, ...]]) -> None:
+        """Each vCPU gets the CPU of its pool that has fewest, and keeps it."""
+        for cpus, vcpus, _gang, _slice_cycles in pools:
+            for vm, _vcpu, _weight in vcpus:
+                if self.vms[vm].cpu < 0:
+                    taken = [guest.cpu for guest in self.vms.values()]
+                    self.vms[vm].cpu = min(cpus, key=taken.count)
+
+    def cpu_of(self, vm: int, vcpu: int) -> int:
+        return self.vms[vm].cpu
 
     def vcpu_registers(self, vm: int, vcpu: int) -> dict[str, int]:
         return {"pc": 0xFFFF_FFFF_8000_0000 + self.vms[vm].instructions}
@@ -294,7 +302,9 @@ class Engine:
         return self.now if any(guest.is_ready for guest in self.vms.values()) else None
 
     def counters(self, vm: int, vcpu: int) -> dict[str, int]:
-        return {"instructions": self.vms[vm].instructions}
+        names = ("user", "kernel", "monitor", "waiting")
+        zeros = {f"cycles_{name}": 0 for name in names}
+        return {"instructions": self.vms[vm].instructions, **zeros}
 
     def follow(self, vm: int, kind: str) -> None:
         raise ValueError(f"nothing to follow: {kind}")

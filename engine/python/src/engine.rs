@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
+use resident::schedule::{PoolPlan, VcpuId};
 use resident::{Costs, EngineKind, Monitor, MonitorConfig};
 
 use crate::events::{event_to_py, service_to_py, to_py};
@@ -19,13 +20,13 @@ pub struct Engine {
     monitor: Monitor,
 }
 
-/// Time slice of a vCPU that shares its CPU, in seconds of simulated time.
-const SLICE_SECONDS: f64 = 0.010;
+/// A pool as Python writes it: CPUs, vCPUs (VM, index, weight), whether they form gangs, cycles of a time slice.
+type PoolRow = (Vec<u16>, Vec<(u32, u32, u32)>, bool, u64);
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, clock_hz, quantum_cycles, tlb_entries,
+    #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, quantum_cycles, tlb_entries,
                         l2tlb_entries, host_threads, costs, interleave_cycles=2000,
                         engine="translator"))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
@@ -33,7 +34,6 @@ impl Engine {
         node_of_cpu: Vec<u16>,
         nodes: u16,
         memory_bytes_per_node: u64,
-        clock_hz: u64,
         quantum_cycles: u64,
         tlb_entries: u8,
         l2tlb_entries: usize,
@@ -42,14 +42,13 @@ impl Engine {
         interleave_cycles: u64,
         engine: &str,
     ) -> PyResult<Engine> {
-        let slice_cycles = (clock_hz as f64 * SLICE_SECONDS) as u64;
         let config = MonitorConfig {
             node_of_cpu,
             nodes,
             memory_bytes_per_node,
             quantum: Cycles(quantum_cycles),
             interleave: Cycles(interleave_cycles),
-            slice_rounds: slice_cycles.div_ceil(quantum_cycles.max(1)).max(1) as u32,
+            slice_rounds: 1,
             tlb_entries,
             l2tlb_entries,
             host_threads,
@@ -88,8 +87,22 @@ impl Engine {
         self.monitor.set_vcpu(vm, vcpu, pc, &gpr).map_err(to_py)
     }
 
-    fn assign(&mut self, vm: u32, vcpu: u32, cpu: u16) -> PyResult<()> {
-        self.monitor.assign(vm, vcpu, cpu).map_err(to_py)
+    fn set_pools(&mut self, pools: Vec<PoolRow>) -> PyResult<()> {
+        let quantum = self.monitor.quantum().0;
+        let plans: Vec<PoolPlan> = pools
+            .into_iter()
+            .map(|(cpus, vcpus, gang, slice_cycles)| PoolPlan {
+                cpus,
+                vcpus: vcpus.into_iter().map(|(vm, vcpu, weight)| (VcpuId { vm, vcpu }, weight)).collect(),
+                gang,
+                slice_rounds: slice_cycles.div_ceil(quantum).try_into().unwrap_or(u32::MAX),
+            })
+            .collect();
+        self.monitor.set_pools(&plans).map_err(to_py)
+    }
+
+    fn cpu_of(&mut self, vm: u32, vcpu: u32) -> PyResult<Option<u16>> {
+        self.monitor.cpu_of(vm, vcpu).map_err(to_py)
     }
 
     fn vcpu_registers(&mut self, vm: u32, vcpu: u32) -> PyResult<BTreeMap<String, u64>> {
