@@ -131,6 +131,36 @@ def run(
         typer.Option(help="Threads of the host; by default one a core. Never changes a result."),
     ] = None,
     engine: EngineName = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="How vCPUs share CPUs: time-sharing (the default); gang, all vCPUs of a VM together; pinned,"
+            " each stays on one CPU.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Shares of VMs that want more CPUs than there are; 1 unless named.",
+            metavar="VM=N,...",
+        ),
+    ] = "",
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CPUs of the vCPUs of a VM, for the scheduler pinned.", metavar="VM=CPU,..."
+        ),
+    ] = None,
+    time_slice: Annotated[
+        float | None,
+        typer.Option(
+            help="Turn of a vCPU that shares its CPU, in simulated milliseconds; 2 by default.",
+            metavar="MS",
+            show_default=False,
+        ),
+    ] = None,
     node_memory: Annotated[
         int | None,
         typer.Option(
@@ -184,12 +214,14 @@ def run(
       disco run --vms 4 --report -- sh -c 'cat /bin/busybox | sha256sum'
       disco run --report services -- sh -c 'ls -lR /bin | md5sum'
       disco run web=default,vcpus=2 old=debian-mipsel,memory=96 -- uname -a
+      disco run web=default db=default --cpus 1 --weights web=2,db=1 --report -- md5sum /init
       disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
     """
     from disco.cli import run as command
 
     _check_report(report)
     from disco.cli import vms as wishes
+    from disco.cli.scheduler import SchedulerWish
 
     if kernel is None:
         wanted = wishes.parse(images or ["default"], count=vms, vcpus=vcpus, memory_mib=memory)
@@ -209,6 +241,12 @@ def run(
         cpus=cpus,
         host_threads=host_threads,
         engine=engine,
+        scheduler=SchedulerWish(
+            name=scheduler,
+            weights=weights,
+            pins=tuple(pin or ()),
+            time_slice_ms=time_slice,
+        ),
         node_memory_mib=node_memory,
         overcommit=overcommit,
         seed=seed,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disco.cli import status
+from disco.cli.scheduler import SchedulerWish
 from disco.cli.services import bare_sides
 from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
 from disco.cli.vms import VmWish, build_images
@@ -39,6 +40,7 @@ class Options:
     cpus: int | None
     host_threads: int | None
     engine: str | None
+    scheduler: SchedulerWish
     node_memory_mib: int | None
     overcommit: bool
     seed: int
@@ -65,7 +67,10 @@ def run(options: Options) -> int:
             "--attach: a terminal can be the console of one VM, and not print JSON too"
         )
     made = build_images(options.vms, offline=options.offline)
-    with Monitor(_machine(options), overcommit=options.overcommit, warn=say) as monitor:
+    scheduler = options.scheduler.policy([wish.name for wish in options.vms])
+    with Monitor(
+        _machine(options), scheduler=scheduler, overcommit=options.overcommit, warn=say
+    ) as monitor:
         try:
             for wish in options.vms:
                 vm = _create(monitor, options, wish, made)
