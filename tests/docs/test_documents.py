@@ -159,3 +159,18 @@ def test_the_example_of_the_readme_runs_as_written():
     for line in lines:
         even, odd = (int(count) for count in re.findall(r"\((\d+), (\d+)\)", line)[0])
         assert even > 0 and abs(even - odd) < 50, line  # half of the pages on each node
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("debian")
+def test_the_policy_of_the_scheduling_page_runs_as_written():
+    (example,) = blocks(ROOT / "docs/scheduling.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [re.findall(r"\w+", line) for line in done.stdout.splitlines()]
+    # Name, exit status, CPU, pages on node 0 and 1, moves.
+    assert [line[:3] for line in lines] == [["web", "0", "0"], ["db", "0", "1"], ["mail", "0", "0"]]
+    assert [line[-1] for line in lines] == ["0", "0", "0"]
+    assert [int(line[3]) > 0 for line in lines] == [True, False, True]
