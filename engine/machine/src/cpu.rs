@@ -396,13 +396,18 @@ impl Cpu {
         self.mode_cycles[self.mode as usize] += now.0 - self.mode_since.0;
         self.mode_since = now;
         self.mode = self.cp0.mode();
-        self.asid = self.cp0.asid();
-        let mode = match self.mode {
+        let asid = self.cp0.asid();
+        if asid != self.asid {
+            self.asid = asid;
+            self.loads.forget_private();
+            self.stores.forget_private();
+            self.fetches.forget_private();
+        }
+        self.context = match self.mode {
             Mode::Kernel => 0,
-            Mode::Supervisor => 1,
-            Mode::User => 2,
+            Mode::Supervisor => 1 << 8,
+            Mode::User => 2 << 8 | u64::from(asid.0),
         };
-        self.context = u64::from(self.asid.0) | mode << 8;
         self.has_64bit_addresses = self.cp0.address_bits_64(self.mode);
         self.is_32bit = !self.cp0.operations_64();
         self.has_float = self.cp0.coprocessor_usable(1);
@@ -596,7 +601,7 @@ impl Cpu {
         if pc & 3 != 0 {
             return Err(Exception::AddressError { vaddr: pc, access });
         }
-        let address = self.translate(pc, access)?;
+        let (address, is_private) = self.translate_for_cache(pc, access)?;
         if !self.is_memory(address) {
             return Err(Exception::BusError { access });
         }
@@ -610,6 +615,9 @@ impl Cpu {
         let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
         self.counters.fetch_translations += 1;
         self.fetches.insert(pc, self.context, page, slot, self.no_entry_points);
+        if is_private {
+            self.fetches.set_private(pc);
+        }
         self.executing = page;
         Ok(slot)
     }

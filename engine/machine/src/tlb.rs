@@ -4,10 +4,8 @@
 //! a match with its region (bits 63:62) and bits 39:13; whether the bits between are legal is decided by
 //! `segments` before, and the eight names of a mapped XKPHYS address are one.
 //!
-//! A search compares all entries without a branch. For that the tags are kept beside the entries in four
-//! arrays of 32-bit words, which the compiler turns into vector compares on any x86-64 (64-bit compares
-//! would need a newer one); the entries themselves are only read after a hit. No two entries match one
-//! address, so the index of the hit is the OR over "index if equal, else 0".
+//! A search does not look at all entries. An *index* has a bucket for each hash of a page number, with a bit
+//! for each entry in it, and knows which page sizes there are; a search tries each size, which is one.
 //!
 //! Differences from real hardware: an entry that would overlap another is not written (Machine Check);
 //! at reset all entries are hidden, as if EntryHi.EHINV had been written; VPN2 bits under the page mask
@@ -179,73 +177,60 @@ impl TlbEntry {
 #[derive(Clone, Debug)]
 pub struct Tlb {
     entries: Vec<TlbEntry>,
-    tags: Tags,
+    index: Index,
 }
 
-/// What a search reads, a word an entry and array. Rows past the last entry are hidden.
+/// Where to look for the entries that are not hidden.
 #[derive(Clone, Debug)]
-struct Tags {
-    page: [u32; ENTRIES_MAX],
-    page_mask: [u32; ENTRIES_MAX],
-    asid: [u32; ENTRIES_MAX],
-    asid_mask: [u32; ENTRIES_MAX],
+struct Index {
+    /// A bit for each entry.
+    buckets: [u64; BUCKETS],
+    /// The page masks of the entries, each with how many have it.
+    sizes: Vec<(u32, u32)>,
 }
 
-/// Set in the page tag of a hidden entry and never in what is looked for. R and VPN2 take 29 bits.
-const HIDDEN: u32 = 1 << 31;
+const BUCKETS: usize = 256;
 
-/// R and VPN2 in one word: bits 28:27 and 26:0.
-#[inline]
-fn page_word(vaddr: u64) -> u32 {
-    ((vaddr >> 62) as u32) << 27 | ((vaddr & entry_hi::VPN2) >> PAIR_SHIFT) as u32
-}
-
-impl Tags {
-    fn new() -> Tags {
-        Tags {
-            page: [HIDDEN; ENTRIES_MAX],
-            page_mask: [HIDDEN; ENTRIES_MAX],
-            asid: [0; ENTRIES_MAX],
-            asid_mask: [0; ENTRIES_MAX],
-        }
-    }
-
-    fn set(&mut self, index: usize, entry: &TlbEntry) {
-        self.page[index] = page_word(entry.vpn2) | if entry.hidden { HIDDEN } else { 0 };
-        self.page_mask[index] = page_word(entry.compared_bits()) | HIDDEN;
-        self.asid[index] = u32::from(entry.asid.0);
-        self.asid_mask[index] = if entry.global { 0 } else { u32::MAX };
-    }
-
-    /// The index of the hit plus 1, or 0.
+impl Index {
+    /// The bucket of the pair of pages around `vaddr`.
     #[inline]
-    fn find(&self, vaddr: u64, asid: Asid) -> u32 {
-        let page = page_word(vaddr);
-        let asid = u32::from(asid.0);
-        let mut hit = 0;
-        for row in 0..ENTRIES_MAX {
-            let difference =
-                ((page ^ self.page[row]) & self.page_mask[row]) | ((asid ^ self.asid[row]) & self.asid_mask[row]);
-            hit |= if difference == 0 { row as u32 + 1 } else { 0 };
+    fn bucket(vaddr: u64, page_mask: u32) -> usize {
+        let page = (vaddr & !u64::from(page_mask) & entry_hi::VPN2) >> PAIR_SHIFT;
+        // The region too: kernel segments and user programs begin at round addresses.
+        (page ^ (page >> 8) ^ (page >> 17) ^ (vaddr >> 62) << 6) as usize % BUCKETS
+    }
+
+    fn add(&mut self, index: usize, entry: &TlbEntry) {
+        if entry.hidden {
+            return;
         }
-        hit
+        self.buckets[Index::bucket(entry.vpn2, entry.page_mask)] |= 1 << index;
+        match self.sizes.iter_mut().find(|(page_mask, _)| *page_mask == entry.page_mask) {
+            Some((_, count)) => *count += 1,
+            None => self.sizes.push((entry.page_mask, 1)),
+        }
+    }
+
+    fn remove(&mut self, index: usize, entry: &TlbEntry) {
+        if entry.hidden {
+            return;
+        }
+        self.buckets[Index::bucket(entry.vpn2, entry.page_mask)] &= !(1 << index);
+        for (page_mask, count) in &mut self.sizes {
+            *count -= u32::from(*page_mask == entry.page_mask);
+        }
+        self.sizes.retain(|(_, count)| *count > 0);
     }
 }
 
-impl Tags {
-    /// A bit for each entry that overlaps one that is not hidden.
-    fn overlaps(&self, entry: &TlbEntry) -> u64 {
-        let page = page_word(entry.vpn2);
-        let page_mask = page_word(entry.compared_bits()) | HIDDEN;
-        let asid = u32::from(entry.asid.0);
-        let asid_mask = if entry.global { 0 } else { u32::MAX };
-        let mut differences = [0; ENTRIES_MAX];
-        for (row, difference) in differences.iter_mut().enumerate() {
-            *difference = ((page ^ self.page[row]) & self.page_mask[row] & page_mask)
-                | ((asid ^ self.asid[row]) & self.asid_mask[row] & asid_mask);
-        }
-        (0..ENTRIES_MAX).fold(0, |bits, row| bits | u64::from(differences[row] == 0) << row)
-    }
+/// The numbers of the bits that are set.
+#[inline]
+pub(crate) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        lowest
+    })
 }
 
 impl Tlb {
@@ -253,7 +238,8 @@ impl Tlb {
     pub fn new(entries: u8) -> Tlb {
         let count = usize::from(entries);
         assert!((1..=ENTRIES_MAX).contains(&count), "a TLB has 1 to {ENTRIES_MAX} entries, not {count}");
-        Tlb { entries: (0..count).map(TlbEntry::hidden).collect(), tags: Tags::new() }
+        let index = Index { buckets: [0; BUCKETS], sizes: Vec::new() };
+        Tlb { entries: (0..count).map(TlbEntry::hidden).collect(), index }
     }
 
     /// Number of entries, hidden ones included.
@@ -265,7 +251,10 @@ impl Tlb {
     /// The entry that translates `vaddr` in address space `asid`.
     #[inline]
     pub fn find(&self, vaddr: u64, asid: Asid) -> Option<usize> {
-        (self.tags.find(vaddr, asid) as usize).checked_sub(1)
+        self.index.sizes.iter().find_map(|(page_mask, _)| {
+            ones(self.index.buckets[Index::bucket(vaddr, *page_mask)])
+                .find(|index| self.entries[*index].matches(vaddr, asid))
+        })
     }
 
     /// The entry at `index`.
@@ -293,11 +282,18 @@ impl Tlb {
 
     /// The lowest index other than `except` of an entry that overlaps `entry`.
     pub fn find_overlap(&self, entry: &TlbEntry, except: usize) -> Option<usize> {
-        let mut overlaps = if entry.hidden { 0 } else { self.tags.overlaps(entry) };
-        if except < ENTRIES_MAX {
-            overlaps &= !(1 << except);
+        if entry.hidden {
+            return None;
         }
-        (overlaps != 0).then(|| overlaps.trailing_zeros() as usize)
+        let conflicts = |index: &usize| *index != except && self.entries[*index].overlaps(entry);
+        let has_smaller = self.index.sizes.iter().any(|(page_mask, _)| *page_mask < entry.page_mask);
+        if has_smaller {
+            return (0..self.entries.len()).find(conflicts);
+        }
+        let of_size = |(page_mask, _): &(u32, u32)| {
+            ones(self.index.buckets[Index::bucket(entry.vpn2, *page_mask)]).find(conflicts)
+        };
+        self.index.sizes.iter().filter_map(of_size).min()
     }
 
     /// Indices of the entries that TLBINV hides: those of `asid` that are not global.
@@ -309,7 +305,9 @@ impl Tlb {
     }
 
     fn replace(&mut self, index: usize, entry: TlbEntry) -> TlbEntry {
-        self.tags.set(index, &entry);
-        std::mem::replace(&mut self.entries[index], entry)
+        let old = std::mem::replace(&mut self.entries[index], entry);
+        self.index.remove(index, &old);
+        self.index.add(index, &entry);
+        old
     }
 }

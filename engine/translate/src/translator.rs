@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, PAGE_INSNS, Ran};
 use machine::{Cpu, PAGE_BYTES};
+use rustc_hash::FxBuildHasher;
 
 use crate::BufferError;
 use crate::flow::Flow;
@@ -142,7 +143,7 @@ struct Page {
     state: u32,
     table: Box<Table>,
     /// By the index of the first instruction.
-    blocks: HashMap<usize, Block>,
+    blocks: HashMap<usize, Block, FxBuildHasher>,
     /// How often its regions were merged.
     merged_count: u32,
 }
@@ -167,7 +168,7 @@ pub struct Translator {
     thunks: Thunks,
     /// Bytes of the thunks, at the beginning of the buffer.
     thunk_bytes: usize,
-    pages: HashMap<CodeKey, Page>,
+    pages: HashMap<CodeKey, Page, FxBuildHasher>,
     /// The entry points of pages without translations.
     nothing: Box<Table>,
     counters: Counters,
@@ -190,7 +191,7 @@ impl Translator {
             buffer,
             thunks,
             thunk_bytes,
-            pages: HashMap::new(),
+            pages: HashMap::default(),
             nothing,
             counters: Counters::default(),
         })
@@ -204,8 +205,12 @@ impl Translator {
     /// The page's translations, empty if what there was is outdated.
     fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
         let (absent, crossings_min) = (self.thunks.absent as u64, self.options.crossings_min);
-        let fresh =
-            || Page { state, table: Table::new(absent, crossings_min), blocks: HashMap::new(), merged_count: 0 };
+        let fresh = || Page {
+            state,
+            table: Table::new(absent, crossings_min),
+            blocks: HashMap::default(),
+            merged_count: 0,
+        };
         let page = self.pages.entry(key).or_insert_with(fresh);
         if page.state != state {
             page.state = state;

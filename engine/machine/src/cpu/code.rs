@@ -12,11 +12,12 @@
 //! and INS whose field does not fit.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use mips::{Insn, Op};
+use rustc_hash::FxBuildHasher;
 
 use super::accelerator::CodeKey;
+use super::translation::Private;
 use crate::{MachineMemory, Mpn, PAGE_BYTES};
 
 /// The register that takes writes to register 0.
@@ -269,8 +270,7 @@ fn destination(op: Op) -> Option<Destination> {
 pub(super) struct CodeCache {
     page_count_max: usize,
     pages: Vec<Box<CodePage>>,
-    /// Hashed without a random seed: an empty cache is then free to make.
-    slots: HashMap<CodeKey, usize, BuildHasherDefault<DefaultHasher>>,
+    slots: HashMap<CodeKey, usize, FxBuildHasher>,
     hand: usize,
 }
 
@@ -357,6 +357,7 @@ struct FetchEntry {
 #[derive(Debug)]
 pub(super) struct FetchTranslations {
     entries: [FetchEntry; FETCH_ENTRY_COUNT],
+    private: Private<{ FETCH_ENTRY_COUNT / 64 }>,
 }
 
 const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: 0, _padding: 0 };
@@ -366,7 +367,7 @@ impl FetchTranslations {
     pub(super) const ENTRIES_OFFSET: usize = std::mem::offset_of!(FetchTranslations, entries);
 
     pub(super) fn new() -> FetchTranslations {
-        FetchTranslations { entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT] }
+        FetchTranslations { entries: [FETCH_EMPTY; FETCH_ENTRY_COUNT], private: Private::default() }
     }
 
     #[inline(always)]
@@ -402,6 +403,19 @@ impl FetchTranslations {
 
     pub(super) fn flush(&mut self) {
         self.entries = [FETCH_EMPTY; FETCH_ENTRY_COUNT];
+        self.private = Private::default();
+    }
+
+    /// Forgets what is private to the address space.
+    pub(super) fn forget_private(&mut self) {
+        for place in self.private.take() {
+            self.entries[place] = FETCH_EMPTY;
+        }
+    }
+
+    /// Notes that the translation of `pc` holds until the ASID changes.
+    pub(super) fn set_private(&mut self, pc: u64) {
+        self.private.add(fetch_index(pc));
     }
 
     /// Forgets `bytes` bytes from `vaddr` in every context.

@@ -5,6 +5,7 @@
 
 use super::translation::Plain;
 use super::{Cpu, Fault};
+use crate::cp0::Mode;
 use crate::segments::{self, Segment};
 use crate::{AccessKind, Exception, MachineAddr, PAGE_BYTES};
 
@@ -70,8 +71,8 @@ impl Cpu {
     #[inline(never)]
     pub(super) fn load_around_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
-        let address = match self.translate(vaddr, AccessKind::Load) {
-            Ok(address) => MachineAddr(address.0 & !(bytes - 1)),
+        let (address, is_private) = match self.translate_for_cache(vaddr, AccessKind::Load) {
+            Ok((address, is_private)) => (MachineAddr(address.0 & !(bytes - 1)), is_private),
             Err(exception) => return self.refuse(exception),
         };
         if !self.is_memory(address) {
@@ -80,7 +81,7 @@ impl Cpu {
             return None;
         }
         self.counters.load_translations += 1;
-        self.loads.insert(vaddr, self.context, address.page());
+        self.loads.insert(vaddr, self.context, address.page(), is_private);
         Some(self.read_memory(address, bytes))
     }
 
@@ -123,13 +124,13 @@ impl Cpu {
         if let Some(address) = self.stores.machine_address(vaddr, self.context) {
             return Some(address);
         }
-        let address = match self.translate(vaddr, AccessKind::Store) {
-            Ok(address) => address,
+        let (address, is_private) = match self.translate_for_cache(vaddr, AccessKind::Store) {
+            Ok(found) => found,
             Err(exception) => return self.refuse(exception),
         };
         if self.is_memory(address) && !self.memory.is_code(address.page()) {
             self.counters.store_translations += 1;
-            self.stores.insert(vaddr, self.context, address.page());
+            self.stores.insert(vaddr, self.context, address.page(), is_private);
         }
         Some(address)
     }
@@ -162,18 +163,30 @@ impl Cpu {
 
     /// Walks segments and TLB as an access would, without side effects.
     pub(super) fn translate(&self, vaddr: u64, access: AccessKind) -> Result<MachineAddr, Exception> {
+        self.translate_for_cache(vaddr, access).map(|(address, _)| address)
+    }
+
+    /// As `translate`; also says whether the translation is private to the address space although the context
+    /// does not have it.
+    #[inline]
+    pub(super) fn translate_for_cache(
+        &self,
+        vaddr: u64,
+        access: AccessKind,
+    ) -> Result<(MachineAddr, bool), Exception> {
         match segments::classify(vaddr, self.mode, &self.cp0) {
             Err(_) => Err(Exception::AddressError { vaddr, access }),
-            Ok(Segment::Unmapped { phys, .. }) => Ok(MachineAddr(phys)),
+            Ok(Segment::Unmapped { phys, .. }) => Ok((MachineAddr(phys), false)),
             Ok(Segment::Mapped) => self.translate_mapped(vaddr, access),
         }
     }
 
-    fn translate_mapped(&self, vaddr: u64, access: AccessKind) -> Result<MachineAddr, Exception> {
+    fn translate_mapped(&self, vaddr: u64, access: AccessKind) -> Result<(MachineAddr, bool), Exception> {
         let Some(index) = self.tlb.find(segments::tlb_address(vaddr), self.asid) else {
             return Err(Exception::TlbRefill { vaddr, access });
         };
-        let address = self.tlb.get(index).translate(vaddr, access, self.cp0.page_grain)?;
-        Ok(MachineAddr(address))
+        let entry = self.tlb.get(index);
+        let address = entry.translate(vaddr, access, self.cp0.page_grain)?;
+        Ok((MachineAddr(address), !entry.global && self.mode != Mode::User))
     }
 }

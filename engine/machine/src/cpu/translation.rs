@@ -1,8 +1,10 @@
 //! Host translations: from a virtual page straight to the host memory behind it.
 //!
 //! Two direct-mapped caches, one for loads and one for stores, spare nearly every access the walk
-//! through segments, TLB and memory. An entry carries the *context* (ASID and mode) in the low bits
-//! of its tag, so that changing either flushes nothing. The caches are always a subset of what TLB
+//! through segments, TLB and memory. An entry carries the *context* (mode, and in user mode ASID) in the low
+//! bits of its tag, so that changing either flushes nothing. A kernel's context has no ASID, since nearly all
+//! that it touches is the same in every address space; the few translations that are not are *private*, and
+//! dropped when the ASID changes ([`Private`]). The caches are always a subset of what TLB
 //! and segments say: whoever changes those removes the entries first. A store entry exists only for
 //! a page that is writable and holds no decoded code.
 //!
@@ -16,10 +18,34 @@
 
 use std::sync::Arc;
 
+use crate::tlb::ones;
 use crate::{MachineAddr, MachineMemory, Mpn, PAGE_BYTES, PAGE_SHIFT};
 
-/// What translations depend on beside the address: ASID in bits 7:0, mode in bits 9:8.
+/// What translations depend on beside the address: ASID in bits 7:0 (0 outside of user mode), mode in bits 9:8.
 pub(super) type Context = u64;
+
+/// Places of a cache that may hold translations of one address space in a context without ASID.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Private<const WORDS: usize>([u64; WORDS]);
+
+impl<const WORDS: usize> Default for Private<WORDS> {
+    fn default() -> Private<WORDS> {
+        Private([0; WORDS])
+    }
+}
+
+impl<const WORDS: usize> Private<WORDS> {
+    /// Notes a place.
+    pub(super) fn add(&mut self, place: usize) {
+        self.0[place / 64] |= 1 << (place % 64);
+    }
+
+    /// Forgets the places, and says which they were.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = usize> + use<WORDS> {
+        let words = std::mem::take(self).0;
+        words.into_iter().enumerate().flat_map(|(index, word)| ones(word).map(move |bit| 64 * index + bit))
+    }
+}
 
 /// Bits of an address that tell pages apart in the TLB. The higher ones choose a segment, and several
 /// segments may be aliases of one page, so removal looks at these bits only.
@@ -43,6 +69,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct HostTranslations {
     entries: [Entry; ENTRY_COUNT],
+    private: Private<{ ENTRY_COUNT / 64 }>,
     /// Keeps the pages behind `entries` alive.
     memory: Arc<MachineMemory>,
     /// Host address of machine address 0.
@@ -84,11 +111,15 @@ impl HostTranslations {
     /// An empty cache over `memory`.
     pub(super) fn new(memory: Arc<MachineMemory>) -> HostTranslations {
         let base = memory.page_pointer(Mpn(0)).expose_provenance() as u64;
-        HostTranslations { entries: [EMPTY; ENTRY_COUNT], memory, base }
+        HostTranslations { entries: [EMPTY; ENTRY_COUNT], private: Private::default(), memory, base }
     }
 
-    /// Remembers that in `context` the page of `vaddr` is machine page `page`.
-    pub(super) fn insert(&mut self, vaddr: u64, context: Context, page: Mpn) {
+    /// Remembers that in `context` the page of `vaddr` is machine page `page`; `is_private`: until the ASID
+    /// changes.
+    pub(super) fn insert(&mut self, vaddr: u64, context: Context, page: Mpn, is_private: bool) {
+        if is_private {
+            self.private.add(index_of(vaddr));
+        }
         let host = self.memory.page_pointer(page).expose_provenance() as u64;
         let virtual_page = vaddr & !(PAGE_BYTES - 1);
         self.entries[index_of(vaddr)] =
@@ -98,6 +129,14 @@ impl HostTranslations {
     /// Forgets everything.
     pub(super) fn flush(&mut self) {
         self.entries = [EMPTY; ENTRY_COUNT];
+        self.private = Private::default();
+    }
+
+    /// Forgets what is private to the address space.
+    pub(super) fn forget_private(&mut self) {
+        for place in self.private.take() {
+            self.entries[place] = EMPTY;
+        }
     }
 
     /// Forgets `bytes` bytes from `vaddr` in every context, and whatever may be an alias of them.
