@@ -306,5 +306,8 @@ class Engine:
         zeros = {f"cycles_{name}": 0 for name in names}
         return {"instructions": self.vms[vm].instructions, **zeros}
 
+    def services(self, vm: int) -> list[dict[str, Any]]:
+        return []
+
     def follow(self, vm: int, kind: str) -> None:
         raise ValueError(f"nothing to follow: {kind}")
