@@ -88,12 +88,10 @@ def _show(monitor: Monitor, vm: VirtualMachine, options: Options) -> int:
     if miss is None:
         say(f"VM '{vm.name}' has ended ({vm.status}) before a miss of kind '{options.kind}'")
         return status.VM_FAILED
-    nodes = monitor.memmap["node"]
     around = Surroundings(
         vm=vm.name,
         disassemble=_engine.disassemble,
-        node_of_page=lambda page: int(nodes[page]),
-        kernel_bits=vm.kernel_bits,
+        node_of_page=monitor.node_of,
     )
     if options.as_json:
         json.dump(as_data(miss.steps, around), sys.stdout)

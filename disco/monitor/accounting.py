@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,22 +30,26 @@ MEMMAP_DTYPE = _dtype(_engine.memmap_dtype)
 
 
 class PageState(IntEnum):
-    """Values of `state` in the pmap."""
+    """Values of `state` in the pmap.
 
-    NOTHING = 0
-    ABSENT = 1
+    The rows outside of the VM's RAM and of its devices are never used and read as absent.
+    """
+
+    ABSENT = 0
     PRIVATE = 2
     SHARED = 3
     DEVICE = 4
 
 
 class Owner(IntEnum):
-    """Values of `owner` in the memmap."""
+    """Values of `owner` in the memmap.
 
-    HOLE = 0
-    FREE = 1
-    GUEST = 2
-    MONITOR = 3
+    A page of nobody is free, or lies in the hole behind a node whose memory is no power of two.
+    """
+
+    NOBODY = 0
+    GUEST = 1
+    MONITOR = 2
 
 
 @dataclass(frozen=True)
@@ -87,31 +92,50 @@ def memmap_of(engine: Engine) -> NDArray[np.void]:
 
 def has_page(pmap: NDArray[np.void]) -> NDArray[np.bool_]:
     """Which rows of a pmap have a machine page."""
-    present: NDArray[np.bool_] = np.isin(pmap["state"], (PageState.PRIVATE, PageState.SHARED))
+    state = pmap["state"]
+    present: NDArray[np.bool_] = (state == PageState.PRIVATE) | (state == PageState.SHARED)
     return present
+
+
+def node_of(memmap: NDArray[np.void], pages: Any, nodes: int) -> Any:
+    """The node of a machine page, or of each: the high bits of its number."""
+    return pages // (len(memmap) // nodes)
 
 
 def usage_of(engine: Engine, vm: int, *, vcpus: int, nodes: int) -> Usage:
     """What a living VM has used so far."""
     pmap, memmap = pmap_of(engine, vm), memmap_of(engine)
-    own = memmap["node"][pmap["mpn"][has_page(pmap)]]
-    served = memmap["node"][(memmap["owner"] == Owner.MONITOR) & (memmap["served_vm"] == vm + 1)]
+    own = pmap["mpn"][has_page(pmap)]
+    served = np.flatnonzero((memmap["owner"] == Owner.MONITOR) & (memmap["served_vm"] == vm + 1))
     return Usage(
         vcpus=tuple(engine.counters(vm, vcpu) for vcpu in range(vcpus)),
-        pages_by_node=tuple(np.bincount(own, minlength=nodes).tolist()),
-        monitor_pages_by_node=tuple(np.bincount(served, minlength=nodes).tolist()),
+        pages_by_node=_by_node(memmap, own, nodes),
+        monitor_pages_by_node=_by_node(memmap, served, nodes),
     )
 
 
 def pages_by_owner(engine: Engine, nodes: int) -> dict[str, tuple[int, ...]]:
     """Machine pages of the whole machine: "free", "guest" and "monitor", each by node."""
     memmap = memmap_of(engine)
-    return {
-        owner.name.lower(): tuple(
-            np.bincount(memmap["node"][memmap["owner"] == owner], minlength=nodes).tolist()
-        )
-        for owner in (Owner.FREE, Owner.GUEST, Owner.MONITOR)
+    owned = {
+        owner.name.lower(): _by_node(memmap, np.flatnonzero(memmap["owner"] == owner), nodes)
+        for owner in (Owner.GUEST, Owner.MONITOR)
     }
+    return {"free": tuple(engine.free_pages(node) for node in range(nodes)), **owned}
+
+
+def _by_node(memmap: NDArray[np.void], pages: NDArray[Any], nodes: int) -> tuple[int, ...]:
+    return tuple(np.bincount(node_of(memmap, pages, nodes), minlength=nodes).tolist())
+
+
+def host_peak_bytes() -> int:
+    """The most host memory that this process has had at a time.
+
+    Not from getrusage(2): there a process starts with the peak of the one that it was forked from.
+    Source: proc_pid_status(5).
+    """
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 @dataclass

@@ -43,7 +43,7 @@ from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
 from disco.guests.images import Image
 from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
-from disco.monitor.accounting import Clock, memmap_of, pages_by_owner
+from disco.monitor.accounting import Clock, memmap_of, node_of, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
@@ -379,7 +379,7 @@ class Monitor:
 
     @property
     def memmap(self) -> NDArray[np.void]:
-        """A row a machine page: owner, node, mappers. The engine's memory; read it between runs."""
+        """A row a machine page: owner, mappers. The engine's memory; read it between runs."""
         return memmap_of(self._engine)
 
     def cpu_counters(self, cpu: int) -> dict[str, int]:
@@ -396,6 +396,10 @@ class Monitor:
                 f"CPU {cpu} asked; 0 to {self.machine.cpus - 1} are possible on this machine"
             )
         return self._engine.cpu_counters(cpu)
+
+    def node_of(self, machine_page: int) -> int:
+        """The node whose memory the page is."""
+        return int(node_of(self.memmap, machine_page, self.machine.nodes))
 
     def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
         """Machine pages now: "free", "guest" and "monitor", each by node."""

@@ -195,7 +195,7 @@ class VirtualMachine:
             usage=self.usage,
             services=self.services,
             cpus=self.cpus,
-            pmap=self.pmap.copy(),
+            pmap=self.pmap,
             registers=tuple(self.registers(vcpu) for vcpu in range(self.vcpu_count)),
         )
         self.status = status
@@ -252,7 +252,7 @@ class VirtualMachine:
     def pmap(self) -> NDArray[np.void]:
         """A row a physical page: machine page, state, writable, backmaps.
 
-        The engine's memory while the VM lives (read it between runs), a copy once it has ended.
+        The engine's memory; read it between runs. Once the VM has ended it stays as it was then.
         """
         if self._final is not None:
             return self._final.pmap

@@ -31,13 +31,13 @@ pmap_dtype = {
     "itemsize": 32,
 }
 memmap_dtype = {
-    "names": ["owner", "node", "mapper_count", "served_vm", "mappers"],
-    "formats": ["u1", "u1", "<u2", "<u4", "(4,2)<u4"],
-    "offsets": [0, 1, 2, 4, 8],
+    "names": ["owner", "mapper_count", "served_vm", "mappers"],
+    "formats": ["<u2", "<u2", "<u4", "(4,2)<u4"],
+    "offsets": [0, 2, 4, 8],
     "itemsize": 40,
 }
-NOTHING, ABSENT, PRIVATE = 0, 1, 2
-FREE, GUEST = 1, 2
+ABSENT, PRIVATE = 0, 2
+NOBODY, GUEST = 0, 1
 
 
 @dataclass
@@ -125,8 +125,7 @@ class Engine:
         self._node_of_cpu = node_of_cpu
         pages = memory_bytes_per_node // PAGE
         self._memmap = np.zeros(nodes * pages, dtype=np.dtype(memmap_dtype))  # type: ignore[call-overload]
-        self._memmap["owner"] = FREE
-        self._memmap["node"] = np.repeat(np.arange(nodes), pages)
+        self._node = np.repeat(np.arange(nodes), pages)
         self._memory: dict[int, bytearray] = {}
 
     # -- virtual machines
@@ -135,8 +134,6 @@ class Engine:
         assert vcpus == 1
         rows = max(base + size for base, size in ram) // PAGE
         pmap = np.zeros(rows, dtype=np.dtype(pmap_dtype))  # type: ignore[call-overload]
-        for base, size in ram:
-            pmap["state"][base // PAGE : (base + size) // PAGE] = ABSENT
         number = self._created
         self._created += 1
         self.vms[number] = FakeVm(ram=list(ram), script=list(scripts.get(number, ())), pmap=pmap)
@@ -144,7 +141,7 @@ class Engine:
 
     def destroy_vm(self, vm: int) -> None:
         for ppn in np.flatnonzero(self.vms[vm].pmap["state"] == PRIVATE):
-            self.unmap_page(vm, int(ppn))
+            self._free(int(self.vms[vm].pmap["mpn"][ppn]))
         del self.vms[vm]
 
     def set_vcpu(self, vm: int, vcpu: int, *, pc: int, gpr: Mapping[int, int]) -> None:
@@ -202,7 +199,7 @@ class Engine:
     def place_page(self, vm: int, ppn: int, node: int) -> int:
         guest = self.vms[vm]
         assert guest.pmap["state"][ppn] == ABSENT
-        is_free = (self._memmap["owner"] == FREE) & (self._memmap["node"] == node)
+        is_free = (self._memmap["owner"] == NOBODY) & (self._node == node)
         if not is_free.any():
             return -1
         mpn = int(np.flatnonzero(is_free)[0])
@@ -216,15 +213,18 @@ class Engine:
     def unmap_page(self, vm: int, ppn: int) -> None:
         row = self.vms[vm].pmap[ppn]
         assert row["state"] == PRIVATE
-        self._memmap["owner"][row["mpn"]] = FREE
-        del self._memory[int(row["mpn"])]
+        self._free(int(row["mpn"]))
         self.vms[vm].pmap["state"][ppn] = ABSENT
+
+    def _free(self, mpn: int) -> None:
+        self._memmap["owner"][mpn] = NOBODY
+        del self._memory[mpn]
 
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
         self.vms[vm].pmap["writable"][ppn] = writable
 
     def free_pages(self, node: int) -> int:
-        return int(((self._memmap["owner"] == FREE) & (self._memmap["node"] == node)).sum())
+        return int(((self._memmap["owner"] == NOBODY) & (self._node == node)).sum())
 
     def _check_ram(self, vm: int, paddr: int, length: int) -> None:
         if not any(b <= paddr and paddr + length <= b + s for b, s in self.vms[vm].ram):

@@ -84,6 +84,19 @@ impl HostRegion {
         Ok(HostRegion { base, bytes: length })
     }
 
+    /// As `new`, for bytes that are touched here and there: the host is not to supply them by the 2 MiB, as
+    /// some do unasked.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`] when the host refuses.
+    pub fn sparse(bytes: u64) -> Result<HostRegion, MemoryError> {
+        let region = HostRegion::new(bytes)?;
+        // SAFETY: our own mapping, whose content the advice leaves alone. A kernel without huge pages refuses
+        // the advice, and does not need it.
+        unsafe { libc::madvise(region.base().cast(), region.bytes, libc::MADV_NOHUGEPAGE) };
+        Ok(region)
+    }
+
     /// First byte.
     pub fn base(&self) -> *mut u8 {
         self.base.as_ptr()
@@ -138,7 +151,7 @@ impl MachineMemory {
         let span = stride.checked_mul(u64::from(nodes)).filter(|span| *span <= 1 << 40).ok_or(shape)?;
         Ok(MachineMemory {
             region: HostRegion::new(span)?,
-            code_words: HostRegion::new((span >> PAGE_SHIFT) * 4)?,
+            code_words: HostRegion::sparse((span >> PAGE_SHIFT) * 4)?,
             nodes,
             bytes_per_node,
             node_shift: stride.trailing_zeros(),

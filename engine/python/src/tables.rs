@@ -71,8 +71,7 @@ pub fn pmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 pub fn memmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     use memmap::MemmapRow;
     let fields = [
-        ("owner", "u1", std::mem::offset_of!(MemmapRow, owner)),
-        ("node", "u1", std::mem::offset_of!(MemmapRow, node)),
+        ("owner", "<u2", std::mem::offset_of!(MemmapRow, owner)),
         ("mapper_count", "<u2", std::mem::offset_of!(MemmapRow, mapper_count)),
         ("served_vm", "<u4", std::mem::offset_of!(MemmapRow, served_vm)),
         ("mappers", "(4,2)<u4", std::mem::offset_of!(MemmapRow, mappers)),

@@ -4,11 +4,13 @@
 //! the (VM, physical page) pairs that use it, and from there to the virtual addresses in TLBs. Rows change
 //! only between rounds.
 //!
-//! Free pages are kept by node, as a stack each; freed pages give their host memory back and read as zero
-//! when they are handed out again.
+//! A node hands out returned pages first, the latest first, and then those that nobody has had yet, in order.
+//! Returned pages give their host memory back and read as zero when they are handed out again. A row of zeros
+//! is one of nobody's page, so neither a row nor a list is written for a page before somebody has it.
 //!
 //! Source: Disco (SOSP'97) section 4.2.3.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use machine::memory::MemoryError;
@@ -20,14 +22,12 @@ use crate::table::{Row, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Owner {
-    /// No memory: a hole between nodes.
-    Hole = 0,
-    /// On its node's free list.
-    Free = 1,
+    /// Free, or no memory at all: there are holes between nodes whose memory is no power of two.
+    Nobody = 0,
     /// Memory of one or more VMs.
-    Guest = 2,
+    Guest = 1,
     /// The monitor's own text and tables.
-    Monitor = 3,
+    Monitor = 2,
 }
 
 /// (VM, physical page) pairs that a row can name.
@@ -43,14 +43,12 @@ pub struct Mapper {
     pub ppn: u32,
 }
 
-/// One row, 40 bytes, as Python sees it.
+/// One row, 40 bytes, as Python sees it. Whose memory the page is follows from its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MemmapRow {
     /// An [`Owner`].
-    pub owner: u8,
-    /// The node whose memory it is.
-    pub node: u8,
+    pub owner: u16,
     /// How many of `mappers` are in use.
     pub mapper_count: u16,
     /// For a monitor page, the VM it serves plus one, or 0.
@@ -59,7 +57,7 @@ pub struct MemmapRow {
     pub mappers: [Mapper; MAPPERS],
 }
 
-// SAFETY: repr(C), 1 + 1 + 2 + 4 + 4 * 8 = 40 bytes without padding, plain integers.
+// SAFETY: repr(C), 2 + 2 + 4 + 4 * 8 = 40 bytes without padding, plain integers.
 unsafe impl Row for MemmapRow {}
 const _: () = assert!(size_of::<MemmapRow>() == 40);
 
@@ -68,7 +66,26 @@ const _: () = assert!(size_of::<MemmapRow>() == 40);
 pub struct Memmap {
     memory: Arc<MachineMemory>,
     table: Table<MemmapRow>,
-    free: Vec<Vec<Mpn>>,
+    free: Vec<FreePages>,
+}
+
+/// The free pages of a node.
+#[derive(Debug)]
+struct FreePages {
+    /// Somebody had these and gave them back.
+    returned: Vec<Mpn>,
+    /// Nobody has had these yet.
+    fresh: Range<u32>,
+}
+
+impl FreePages {
+    fn count(&self) -> usize {
+        self.returned.len() + self.fresh.len()
+    }
+
+    fn take(&mut self) -> Option<Mpn> {
+        self.returned.pop().or_else(|| self.fresh.next().map(Mpn))
+    }
 }
 
 /// Bytes of the monitor's text, which every node holds a copy of (SOSP'97 section 4.2).
@@ -95,13 +112,12 @@ impl Memmap {
 
     fn start_node(&mut self, node: NodeId, own_pages: u32) {
         let first = self.memory.first_page(node).0;
-        let pages = self.memory.pages_per_node();
-        for offset in 0..pages {
-            let owner = if offset < own_pages { Owner::Monitor } else { Owner::Free };
-            let row = MemmapRow { owner: owner as u8, node: node.0 as u8, ..MemmapRow::default() };
-            self.table.set((first + offset) as usize, row);
+        for page in first..first + own_pages {
+            let row = MemmapRow { owner: Owner::Monitor as u16, ..MemmapRow::default() };
+            self.table.set(page as usize, row);
         }
-        self.free.push((own_pages..pages).rev().map(|offset| Mpn(first + offset)).collect());
+        let fresh = first + own_pages..first + self.memory.pages_per_node();
+        self.free.push(FreePages { returned: Vec::new(), fresh });
     }
 
     /// The shared table.
@@ -116,14 +132,14 @@ impl Memmap {
 
     /// Free pages of a node.
     pub fn free_pages(&self, node: NodeId) -> usize {
-        self.free[usize::from(node.0)].len()
+        self.free[usize::from(node.0)].count()
     }
 
     /// Takes a free page of `node`, zeroed, for a VM's physical page. `None`: the node is full.
     pub fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
-        let mpn = self.free[usize::from(node.0)].pop()?;
+        let mpn = self.free[usize::from(node.0)].take()?;
         self.table.update(mpn.0 as usize, |row| {
-            row.owner = Owner::Guest as u8;
+            row.owner = Owner::Guest as u16;
             row.mapper_count = 1;
             row.mappers[0] = Mapper { vm, ppn: page.0 };
         });
@@ -132,9 +148,9 @@ impl Memmap {
 
     /// Takes a free page of `node` for the monitor's tables of a VM. `None`: the node is full.
     pub fn allocate_for_monitor(&mut self, node: NodeId, vm: u32) -> Option<Mpn> {
-        let mpn = self.free[usize::from(node.0)].pop()?;
+        let mpn = self.free[usize::from(node.0)].take()?;
         self.table.update(mpn.0 as usize, |row| {
-            row.owner = Owner::Monitor as u8;
+            row.owner = Owner::Monitor as u16;
             row.served_vm = vm + 1;
         });
         Some(mpn)
@@ -159,16 +175,15 @@ impl Memmap {
 
     /// Returns a page of the monitor's to its node.
     pub fn release_for_monitor(&mut self, page: Mpn) {
-        assert_eq!(self.row(page).owner, Owner::Monitor as u8, "the page is the monitor's");
+        assert_eq!(self.row(page).owner, Owner::Monitor as u16, "the page is the monitor's");
         self.free_page(page);
     }
 
     fn free_page(&mut self, page: Mpn) {
         let node = self.memory.node_of(page);
         self.memory.discard_page(page);
-        let row = MemmapRow { owner: Owner::Free as u8, node: node.0 as u8, ..MemmapRow::default() };
-        self.table.set(page.0 as usize, row);
-        self.free[usize::from(node.0)].push(page);
+        self.table.set(page.0 as usize, MemmapRow::default());
+        self.free[usize::from(node.0)].returned.push(page);
     }
 }
 
@@ -194,6 +209,29 @@ mod tests {
         let mut bytes = [9; 3];
         memmap.memory.read(again.address(), &mut bytes);
         assert_eq!((again, bytes), (page, [0; 3]));
+    }
+
+    #[test]
+    fn returned_pages_come_first_the_latest_first_and_then_fresh_ones_in_order() {
+        let mut memmap = memmap(1, 4);
+        let mut take = |memmap: &mut Memmap| memmap.allocate(NodeId(0), 0, Ppn(0)).expect("room");
+        let pages = [0; 4].map(|_| take(&mut memmap));
+        assert!(pages.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{pages:?}");
+        memmap.release(pages[2], 0, Ppn(0));
+        memmap.release(pages[0], 0, Ppn(0));
+        let again = [0; 3].map(|_| take(&mut memmap));
+        assert_eq!(again, [pages[0], pages[2], Mpn(pages[3].0 + 1)]);
+    }
+
+    #[test]
+    fn no_row_is_written_before_somebody_has_the_page() {
+        let mut memmap = memmap(3, 5); // holes behind each node
+        let page = memmap.allocate(NodeId(2), 0, Ppn(0)).expect("room");
+        memmap.release(page, 0, Ppn(0));
+        let rows = (0..memmap.table().rows()).map(|row| memmap.table().get(row));
+        let written = rows.filter(|row| *row != MemmapRow::default()).count();
+        let pages = memmap.memory.pages_per_node() as usize;
+        assert_eq!(written, 3 * (pages - memmap.free_pages(NodeId(0))), "the monitor's own");
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Running<'_> {
         let half = half_of(pair.vpn2 | (vaddr & 0x1000));
         let page = pair.pages[half];
         let row = self.pmap.row(page);
-        if !is_present(row.state()) {
+        if !row.state().has_page() {
             self.note_pmap(page, &row);
         }
         match row.state() {
@@ -229,7 +229,7 @@ impl Running<'_> {
     fn hardware_lo(&mut self, pair: &GuestPair, half: usize) -> u64 {
         let protection = pair.protection[half];
         let row = self.pmap.row(pair.pages[half]);
-        if protection & entry_lo::V == 0 || !is_present(row.state()) {
+        if protection & entry_lo::V == 0 || !row.state().has_page() {
             return 0;
         }
         self.note_pmap(pair.pages[half], &row);
@@ -473,10 +473,6 @@ fn address_of(exception: Exception) -> (u64, AccessKind) {
         Exception::TlbExecuteInhibit { vaddr } => (vaddr, AccessKind::Fetch),
         other => unreachable!("{other:?} is no TLB exception"),
     }
-}
-
-fn is_present(state: PageState) -> bool {
-    matches!(state, PageState::Private | PageState::Shared)
 }
 
 /// The address that a VPN2 stands for: the 32-bit kernel segments repeat their sign above bit 39.

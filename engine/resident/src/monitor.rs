@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use machine::services::{Cost, Service};
 use machine::smp::CPUS_MAX;
-use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange, Ppn};
+use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange};
 
 use crate::Counters;
 use crate::counters::{ByCause, CpuTime};
@@ -174,11 +174,8 @@ impl Monitor {
         }
         let gone = self.vms[vm as usize].take().expect("checked above");
         let gone = gone.into_inner().expect("no run panicked inside");
-        for page in 0..gone.pmap.table().rows() as u32 {
-            let row = gone.pmap.row(Ppn(page));
-            if matches!(row.state(), PageState::Private | PageState::Shared) {
-                self.memmap.release(Mpn(row.mpn), vm, Ppn(page));
-            }
+        for (page, row) in gone.pmap.present() {
+            self.memmap.release(Mpn(row.mpn), vm, page);
         }
         for page in gone.table_pages {
             self.memmap.release_for_monitor(page);
@@ -245,7 +242,7 @@ impl Monitor {
             }
         }
         for page in range.pages() {
-            vm_state.pmap.declare(page, PageState::Device);
+            vm_state.pmap.set_device(page);
         }
         Ok(())
     }

@@ -6,10 +6,13 @@
 //! searches the VM's TLBs instead. A backmap may be stale (the guest has dropped the mapping itself):
 //! taking out what is not there does no harm.
 //!
+//! A row of zeros says *absent*, which is what nearly all RAM of a VM is at first, and what memory of the host
+//! is until it is touched: so a VM that uses little of its memory has a pmap that costs little.
+//!
 //! Source: Disco (SOSP'97) section 4.2.2.
 
 use machine::memory::MemoryError;
-use machine::{Asid, Mpn, Ppn};
+use machine::{Asid, Mpn, PhysRange, Ppn};
 
 use crate::table::{Row, Table};
 
@@ -17,10 +20,11 @@ use crate::table::{Row, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PageState {
-    /// Not memory and not a device: nothing answers there.
-    Nothing = 0,
     /// RAM without a machine page yet: the first touch is a page fault.
-    Absent = 1,
+    Absent = 0,
+    /// Not memory and not a device: nothing answers there. The table has no such rows; [`Pmap::row`] makes them
+    /// of the rows of zeros outside of RAM.
+    Nothing = 1,
     /// RAM on a machine page of its own.
     Private = 2,
     /// RAM on a machine page that others map too; never writable.
@@ -30,10 +34,15 @@ pub enum PageState {
 }
 
 impl PageState {
+    /// Whether there is a machine page behind it.
+    pub fn has_page(self) -> bool {
+        matches!(self, PageState::Private | PageState::Shared)
+    }
+
     fn from_byte(byte: u8) -> PageState {
         match byte {
-            0 => PageState::Nothing,
-            1 => PageState::Absent,
+            0 => PageState::Absent,
+            1 => PageState::Nothing,
             2 => PageState::Private,
             3 => PageState::Shared,
             4 => PageState::Device,
@@ -68,6 +77,15 @@ unsafe impl Row for PmapRow {}
 const _: () = assert!(size_of::<PmapRow>() == 32);
 
 impl PmapRow {
+    const NOTHING: PmapRow = PmapRow {
+        mpn: 0,
+        state: PageState::Nothing as u8,
+        writable: 0,
+        backmap_count: 0,
+        overflowed: 0,
+        backmaps: [0; BACKMAPS],
+    };
+
     /// The state, as a type.
     pub fn state(&self) -> PageState {
         PageState::from_byte(self.state)
@@ -101,15 +119,17 @@ impl Backmap {
 #[derive(Debug)]
 pub struct Pmap {
     table: Table<PmapRow>,
+    /// Whole pages.
+    ram: Vec<PhysRange>,
 }
 
 impl Pmap {
-    /// A pmap of `pages` rows in which nothing exists.
+    /// A pmap of `pages` rows in which RAM is absent and nothing else exists.
     ///
     /// # Errors
     /// [`MemoryError::Host`] when the host refuses the address space.
-    pub fn new(pages: usize) -> Result<Pmap, MemoryError> {
-        Ok(Pmap { table: Table::new(pages)? })
+    pub fn new(pages: usize, ram: &[PhysRange]) -> Result<Pmap, MemoryError> {
+        Ok(Pmap { table: Table::new(pages)?, ram: ram.to_vec() })
     }
 
     /// The shared table.
@@ -117,25 +137,39 @@ impl Pmap {
         &self.table
     }
 
-    /// The row of a page; pages beyond the table are [`PageState::Nothing`].
+    /// The row of a page. Where there is neither RAM nor a device it says [`PageState::Nothing`], also beyond
+    /// the table.
     #[inline]
     pub fn row(&self, page: Ppn) -> PmapRow {
         let index = page.0 as usize;
-        if index < self.table.rows() { self.table.get(index) } else { PmapRow::default() }
+        let row = if index < self.table.rows() { self.table.get(index) } else { PmapRow::default() };
+        if row.state == PageState::Absent as u8 && !self.is_ram(page) { PmapRow::NOTHING } else { row }
     }
 
-    /// Declares what a page is, without a machine page and without mappings.
-    pub fn declare(&mut self, page: Ppn, state: PageState) {
-        assert!(
-            !matches!(state, PageState::Private | PageState::Shared),
-            "a page with memory is set, not declared"
-        );
-        self.table.set(page.0 as usize, PmapRow { state: state as u8, ..PmapRow::default() });
+    fn is_ram(&self, page: Ppn) -> bool {
+        self.ram.iter().any(|range| (range.base.0..range.end()).contains(&page.address().0))
+    }
+
+    /// The pages that have a machine page, with their rows.
+    pub fn present(&self) -> impl Iterator<Item = (Ppn, PmapRow)> {
+        let pages = self.ram.iter().flat_map(|range| range.pages());
+        pages.map(|page| (page, self.row(page))).filter(|(_, row)| row.state().has_page())
+    }
+
+    /// Makes a page that is nothing a page of device registers.
+    pub fn set_device(&mut self, page: Ppn) {
+        self.table.set(page.0 as usize, PmapRow { state: PageState::Device as u8, ..PmapRow::default() });
+    }
+
+    /// Takes a page's machine page away. Mappings of it must have been shot down.
+    pub fn set_absent(&mut self, page: Ppn) {
+        assert!(self.is_ram(page), "only RAM is absent");
+        self.table.set(page.0 as usize, PmapRow::default());
     }
 
     /// Gives a page its machine page. Mappings of an earlier one must have been shot down.
     pub fn set_page(&mut self, page: Ppn, mpn: Mpn, state: PageState, writable: bool) {
-        assert!(matches!(state, PageState::Private | PageState::Shared), "only RAM has a machine page");
+        assert!(state.has_page() && self.is_ram(page), "only RAM has a machine page");
         assert!(!(writable && state == PageState::Shared), "a shared page is never writable");
         let row = PmapRow { mpn: mpn.0, state: state as u8, writable: writable.into(), ..PmapRow::default() };
         self.table.set(page.0 as usize, row);
@@ -177,10 +211,31 @@ impl Pmap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use machine::{PAGE_BYTES, PhysAddr};
+
+    /// Four rows, of which the first `ram_pages` are RAM.
+    fn small(ram_pages: u64) -> Pmap {
+        let ram = PhysRange { base: PhysAddr(0), bytes: ram_pages * PAGE_BYTES };
+        Pmap::new(4, &[ram]).expect("small table")
+    }
+
+    #[test]
+    fn a_row_of_zeros_is_absent_in_ram_and_nothing_outside() {
+        let mut pmap = small(2);
+        let states = |pmap: &Pmap| [0, 1, 2, 3].map(|page| pmap.row(Ppn(page)).state());
+        use PageState::{Absent, Device, Nothing, Private};
+        assert_eq!(states(&pmap), [Absent, Absent, Nothing, Nothing]);
+        pmap.set_page(Ppn(1), Mpn(9), Private, true);
+        pmap.set_device(Ppn(2));
+        assert_eq!(states(&pmap), [Absent, Private, Device, Nothing]);
+        pmap.set_absent(Ppn(1));
+        assert_eq!(states(&pmap), [Absent, Absent, Device, Nothing]);
+        assert_eq!(pmap.table().get(1), PmapRow::default());
+    }
 
     #[test]
     fn a_fourth_mapping_marks_the_row_overflowed_and_clearing_forgets_all() {
-        let mut pmap = Pmap::new(4).expect("small table");
+        let mut pmap = small(4);
         pmap.set_page(Ppn(1), Mpn(9), PageState::Private, true);
         for asid in 0..4 {
             pmap.record(Ppn(1), Backmap::new(0x1000, Asid(asid), false));
@@ -195,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_page_beyond_the_table_is_nothing() {
-        assert_eq!(Pmap::new(4).expect("small table").row(Ppn(4)).state(), PageState::Nothing);
+        assert_eq!(small(4).row(Ppn(4)).state(), PageState::Nothing);
     }
 
     #[test]

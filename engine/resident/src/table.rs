@@ -29,7 +29,7 @@ impl<R: Row> Table<R> {
     /// # Errors
     /// [`MemoryError::Host`] when the host refuses the address space.
     pub fn new(rows: usize) -> Result<Table<R>, MemoryError> {
-        let region = Arc::new(HostRegion::new((rows * size_of::<R>()) as u64)?);
+        let region = Arc::new(HostRegion::sparse((rows * size_of::<R>()) as u64)?);
         Ok(Table { region, rows, row: PhantomData })
     }
 

@@ -4,7 +4,7 @@ use machine::coherence::PowerAction;
 use machine::memory::MemoryError;
 use machine::{CpuConfig, Cycles, Mpn, PAGE_SHIFT, PhysRange};
 
-use crate::pmap::{PageState, Pmap};
+use crate::pmap::Pmap;
 use crate::vcpu::{Vcpu, VcpuState};
 use machine::smp::Smp;
 use machine::windows::Windows;
@@ -36,14 +36,11 @@ impl Vm {
     /// [`MemoryError::Host`] when the host refuses the address space of the pmap.
     pub fn new(id: u32, ram: &[PhysRange], vcpus: u32, l2tlb_entries: usize) -> Result<Vm, MemoryError> {
         let end = ram.iter().map(|range| range.end()).max().unwrap_or(0).max(PMAP_BYTES_MIN);
-        let mut pmap = Pmap::new((end >> PAGE_SHIFT) as usize)?;
-        for page in ram.iter().flat_map(|range| range.pages()) {
-            pmap.declare(page, PageState::Absent);
-        }
+        let mut pmap = Pmap::new((end >> PAGE_SHIFT) as usize, ram)?;
         let smp = (vcpus > 1).then(|| Smp::new(vcpus));
         if smp.is_some() {
             for page in Smp::WINDOWS.iter().flat_map(|window| window.pages()) {
-                pmap.declare(page, PageState::Device);
+                pmap.set_device(page);
             }
         }
         let config = CpuConfig { coherence_manager: smp.is_some(), ..CpuConfig::guest() };

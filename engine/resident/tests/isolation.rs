@@ -66,15 +66,15 @@ fn others_memory(monitor: &Monitor, hostile: u32, victim_results: Mpn) -> Vec<(M
     let mut sums = Vec::new();
     for page in (0..table.rows() as u32).map(Mpn) {
         let row = monitor.memmap().row(page);
-        let is_own = row.owner == Owner::Guest as u8 && row.mappers[0].vm == hostile;
+        let is_own = row.owner == Owner::Guest as u16 && row.mappers[0].vm == hostile;
         // Pages may move between the free list and the hostile VM; free ones read as zero, which is checked too.
-        if is_own || row.owner == Owner::Hole as u8 || page == victim_results {
+        if is_own || !memory.contains(page.address(), PAGE_BYTES) || page == victim_results {
             continue;
         }
         let mut bytes = vec![0; PAGE_BYTES as usize];
         memory.read(page.address(), &mut bytes);
         let sum = guest::dwords(&bytes).iter().fold(0u64, |sum, value| sum.rotate_left(5) ^ value);
-        if row.owner == Owner::Free as u8 {
+        if row.owner == Owner::Nobody as u16 {
             assert_eq!(sum, 0, "free machine page {page} was written");
         } else {
             sums.push((page, sum));

@@ -13,7 +13,7 @@ use machine::tlb::entry_lo;
 use machine::{Cycles, Mpn, NodeId, PhysAddr, Ppn};
 use resident::memmap::Owner;
 use resident::miss::machine_page;
-use resident::pmap::PageState;
+use resident::pmap::{PageState, PmapRow};
 use resident::{Event, Monitor, MonitorConfig, MonitorError};
 
 const RAM_BYTES: u64 = 1 << 20;
@@ -28,7 +28,8 @@ fn check(monitor: &mut Monitor, vms: &[u32], free_at_start: usize) {
     for vm in vms {
         let rows: Vec<_> = {
             let table = monitor.vm(*vm).unwrap().pmap.table();
-            (0..table.rows()).map(|row| (row as u32, table.get(row))).filter(|(_, row)| row.state != 0).collect()
+            let rows = (0..table.rows()).map(|row| (row as u32, table.get(row)));
+            rows.filter(|(_, row)| *row != PmapRow::default()).collect()
         };
         for (page, row) in rows {
             match row.state() {
@@ -42,7 +43,7 @@ fn check(monitor: &mut Monitor, vms: &[u32], free_at_start: usize) {
     let mut guest_pages = 0;
     for mpn in 0..monitor.memmap().table().rows() as u32 {
         let row = monitor.memmap().row(Mpn(mpn));
-        let is_guest = row.owner == Owner::Guest as u8;
+        let is_guest = row.owner == Owner::Guest as u16;
         guest_pages += usize::from(is_guest);
         let mapper = used.get(&mpn).copied();
         assert_eq!(is_guest, mapper.is_some(), "machine page {mpn}: {row:?}, used as {mapper:?}");
@@ -237,7 +238,7 @@ impl World {
         if let Ok(Some(new)) = result {
             assert_eq!(self.monitor.memory().node_of(new), NodeId(node));
             assert_eq!(self.machine_page(page), new);
-            assert_eq!(self.monitor.memmap().row(old).owner, Owner::Free as u8, "the old page is free");
+            assert_eq!(self.monitor.memmap().row(old).owner, Owner::Nobody as u16, "the old page is free");
         }
     }
 

@@ -34,7 +34,7 @@ impl Monitor {
         self.shoot_down(vm, page)?;
         let pmap = &mut self.vm(vm)?.pmap;
         let mpn = Mpn(pmap.row(page).mpn);
-        pmap.declare(page, PageState::Absent);
+        pmap.set_absent(page);
         self.memmap.release(mpn, vm, page);
         Ok(())
     }
