@@ -82,7 +82,12 @@ def archive(tree: Tree, *, compress: bool = False) -> bytes:
 
 def append(base: bytes, tree: Tree) -> bytes:
     """`base` with `tree` laid over it by a second archive."""
-    return _padded(base, _BLOCK) + archive(tree)
+    return base + appendix(len(base), tree)
+
+
+def appendix(base_size: int, tree: Tree) -> bytes:
+    """What to put behind an archive of `base_size` bytes, so that `tree` is laid over it."""
+    return bytes(-base_size % _BLOCK) + archive(tree)
 
 
 def _with_folders(tree: Tree) -> dict[str, Node]:

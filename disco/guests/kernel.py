@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from disco.errors import ImageError
-from disco.guests import devicetree
+from disco.guests import contents, devicetree
 from disco.guests.platform import (
     PAGE_SIZE,
     RAM_HIGH_BASE,
@@ -81,7 +81,7 @@ class Segment:
     """A piece of a kernel: `data` at `paddr`, and zeros behind it up to `size` bytes."""
 
     paddr: int
-    data: bytes
+    data: bytes | memoryview
     size: int
 
     @property
@@ -135,13 +135,13 @@ def load(path: Path, *, memory_bytes: int) -> LoadedKernel:
         ImageError: the file cannot be read, is no such kernel, or does not fit into the memory.
     """
     try:
-        image = path.read_bytes()
+        image = contents.read(path)
     except OSError as error:
         raise ImageError(f"kernel {path}: cannot be read: {error.strerror}") from error
     return parse(image, name=str(path), memory_bytes=memory_bytes)
 
 
-def parse(image: bytes, *, name: str, memory_bytes: int) -> LoadedKernel:
+def parse(image: bytes | memoryview, *, name: str, memory_bytes: int) -> LoadedKernel:
     """`load` for a kernel that is already in memory; `name` is what errors call it."""
     form = _check_ident(image, name)
     kind, machine, _, entry, table, _, _, _, row_size, row_count, *_ = _unpack(
@@ -212,7 +212,7 @@ def physical(vaddr: int) -> int | None:
     return None
 
 
-def _check_ident(image: bytes, name: str) -> _Form:
+def _check_ident(image: bytes | memoryview, name: str) -> _Form:
     if len(image) < _IDENT_SIZE:
         raise ImageError(
             f"kernel {name}: {len(image)} bytes long; an ELF file has at least {_IDENT_SIZE}"
@@ -234,7 +234,7 @@ def _check_ident(image: bytes, name: str) -> _Form:
 
 
 def _unpack(
-    form: struct.Struct, image: bytes, offset: int, name: str, what: str
+    form: struct.Struct, image: bytes | memoryview, offset: int, name: str, what: str
 ) -> tuple[int, ...]:
     if offset + form.size > len(image):
         raise ImageError(
@@ -244,7 +244,7 @@ def _unpack(
     return form.unpack_from(image, offset)
 
 
-def _segment(row: dict[str, int], image: bytes, name: str) -> Segment:
+def _segment(row: dict[str, int], image: bytes | memoryview, name: str) -> Segment:
     vaddr = _sign_extended(row["vaddr"])
     paddr = physical(vaddr)
     if paddr is None:

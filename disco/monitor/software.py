@@ -13,12 +13,16 @@ from pathlib import Path
 from disco.devices.bus import GuestMemory
 from disco.errors import ConfigError, ImageError
 from disco.guests import command as guest_command
-from disco.guests import devicetree, initramfs, kernel
+from disco.guests import contents, devicetree, initramfs, kernel
 from disco.guests.images import Image
 from disco.guests.kernel import Layout, LoadedKernel
 from disco.guests.platform import Platform
 
+Part = bytes | memoryview
+Parts = tuple[Part, ...]
+
 #: UHI's argument registers by number.
+_PIECE_SIZE = 1 << 16
 _REGISTER_NUMBERS = {"a0": 4, "a1": 5, "a2": 6, "a3": 7}
 
 
@@ -52,6 +56,7 @@ class Source:
         path = self._kernel_path(vm)
         loaded = kernel.load(path, memory_bytes=platform.memory_bytes)
         initrd = self._initrd()
+        initrd_size = sum(len(part) for part in initrd)
         nonce = guest_command.nonce(seed=seed, vm=vm) if self._has_our_init else ""
         words = [
             self.image.command_line if self.image else "",
@@ -62,7 +67,7 @@ class Source:
         return Software(
             kernel=loaded,
             initrd=initrd,
-            layout=kernel.place(loaded, initrd_size=len(initrd), platform=platform),
+            layout=kernel.place(loaded, initrd_size=initrd_size, platform=platform),
             command_line=" ".join(word for word in words if word),
             nonce=nonce,
         )
@@ -82,18 +87,19 @@ class Source:
             raise ConfigError(f"VM '{vm}': nothing to boot; an image or a kernel is possible")
         return self.image.kernel
 
-    def _initrd(self) -> bytes:
+    def _initrd(self) -> Parts:
         path = self.initrd or (self.image.initrd if self.image else None)
         try:
-            base = path.read_bytes() if path else b""
+            base = contents.read(path) if path else b""
         except OSError as error:
             raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
         if self.command is not None:
-            return initramfs.append(base, guest_command.tree(self.command, self.files))
-        if self.files:
+            tree = guest_command.tree(self.command, self.files)
+        elif self.files:
             tree = {path: initramfs.file(content) for path, content in self.files.items()}
-            return initramfs.append(base, tree)
-        return base
+        else:
+            return (base,)
+        return (base, initramfs.appendix(len(base), tree))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +107,12 @@ class Software:
     """A checked kernel with its companions and their places.
 
     Attributes:
+        initrd: its parts, one behind the other; the first is shared by all VMs that boot it.
         nonce: the word that marks the exit status of command or shell; empty without an image's /init.
     """
 
     kernel: LoadedKernel
-    initrd: bytes
+    initrd: Parts
     layout: Layout
     command_line: str
     nonce: str
@@ -120,8 +127,17 @@ class Software:
         boot = devicetree.Boot(command_line=self.command_line, initrd=self.layout.initrd, seed=seed)
         tree = devicetree.build(platform, boot)
         for segment in self.kernel.segments:
-            memory.write(segment.paddr, segment.data)
+            _put(memory, segment.paddr, segment.data)
         memory.write(self.layout.device_tree.base, tree)
         if self.layout.initrd is not None:
-            memory.write(self.layout.initrd.base, self.initrd)
+            base = self.layout.initrd.base
+            for part in self.initrd:
+                _put(memory, base, part)
+                base += len(part)
         return {_REGISTER_NUMBERS[name]: value for name, value in self.layout.registers.items()}
+
+
+def _put(memory: GuestMemory, paddr: int, data: Part) -> None:
+    """Writes piece by piece, so that there is no second copy of the whole."""
+    for start in range(0, len(data), _PIECE_SIZE):
+        memory.write(paddr + start, bytes(data[start : start + _PIECE_SIZE]))
