@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, PAGE_INSNS, Ran};
@@ -16,7 +16,7 @@ use crate::uses::Registers;
 use crate::x86_64::buffer::CodeBuffer;
 use crate::x86_64::codegen::{self, Plan};
 use crate::x86_64::emitter::Emitter;
-use crate::x86_64::enter::{self, Thunks};
+use crate::x86_64::enter::{self, EntryPoint, Thunks};
 use crate::x86_64::integer;
 
 /// What a translator may use, and when it acts.
@@ -41,17 +41,22 @@ impl Default for Options {
 /// What the translators of a machine may use together, within the limits for one.
 const SHARED_BUFFER_BYTES: usize = 8 << 20;
 const BUFFER_BYTES_MIN: usize = 2 << 20;
+/// With more than `FEW_CPUS`.
+const BUFFER_BYTES_LEAST: usize = 1 << 20;
+const FEW_CPUS: usize = 4;
 
 impl Options {
-    /// For one of `cpus` CPUs. A boot of Debian makes 8 MB of code and a VM of the paper's size should not cost
-    /// the host much more than its pages: with many CPUs each starts anew more often.
+    /// For one of `cpus` CPUs. A boot of Debian makes 8 MB of code and a VM should not cost the host much more than
+    /// its pages: with many CPUs each starts anew more often. With 1 MiB instead of 2 that adds a twentieth to
+    /// the time of a boot.
     pub fn shared_by(cpus: usize) -> Options {
         let share = SHARED_BUFFER_BYTES / cpus.max(1) / BUFFER_BYTES_MIN * BUFFER_BYTES_MIN;
-        Options { buffer_bytes: share.max(BUFFER_BYTES_MIN), ..Options::default() }
+        let least = if cpus > FEW_CPUS { BUFFER_BYTES_LEAST } else { BUFFER_BYTES_MIN };
+        Options { buffer_bytes: share.max(least), ..Options::default() }
     }
 }
 
-/// Most pages with translations; each has a table of 8 KiB.
+/// Most pages with translations; each has a table of 4 KiB.
 const PAGE_COUNT_MAX: usize = 4096;
 /// More than the code of any region takes.
 const REGION_BYTES_MAX: usize = 256 << 10;
@@ -87,8 +92,8 @@ struct Block {
 #[derive(Debug)]
 #[repr(C)]
 struct Table {
-    /// The address of host code for each instruction.
-    entry_points: [AtomicU64; PAGE_INSNS],
+    /// The host code for each instruction.
+    entry_points: [AtomicU32; PAGE_INSNS],
     /// How often execution may yet cross from region to region in the page before they are merged.
     crossings_left: AtomicI32,
     /// They are to be merged.
@@ -101,15 +106,15 @@ const _: () = assert!(std::mem::offset_of!(Table, is_torn) == codegen::TORN_OFFS
 
 impl Table {
     /// Without translations.
-    fn new(absent: u64, crossings_min: u32) -> Box<Table> {
+    fn new(absent: EntryPoint, crossings_min: u32) -> Box<Table> {
         Box::new(Table {
-            entry_points: std::array::from_fn(|_| AtomicU64::new(absent)),
+            entry_points: std::array::from_fn(|_| AtomicU32::new(absent)),
             crossings_left: AtomicI32::new(crossings(crossings_min, 0)),
             is_torn: AtomicU32::new(0),
         })
     }
 
-    fn clear(&self, absent: u64, crossings_min: u32) {
+    fn clear(&self, absent: EntryPoint, crossings_min: u32) {
         self.entry_points.iter().for_each(|entry| entry.store(absent, Relaxed));
         self.crossings_left.store(crossings(crossings_min, 0), Relaxed);
         self.is_torn.store(0, Relaxed);
@@ -120,12 +125,12 @@ impl Table {
         std::ptr::from_ref(self).expose_provenance() as u64
     }
 
-    fn entry_point(&self, index: usize) -> u64 {
+    fn entry_point(&self, index: usize) -> EntryPoint {
         self.entry_points[index].load(Relaxed)
     }
 
-    fn set_entry_point(&self, index: usize, address: usize) {
-        self.entry_points[index].store(address as u64, Relaxed);
+    fn set_entry_point(&self, index: usize, entry: EntryPoint) {
+        self.entry_points[index].store(entry, Relaxed);
     }
 }
 
@@ -184,7 +189,7 @@ impl Translator {
         let mut emitter = Emitter::new(buffer.next_address());
         let thunks = Thunks::emit(&mut emitter);
         buffer.append(&emitter.finish()).expect("the thunks fit in any buffer");
-        let nothing = Table::new(thunks.absent as u64, options.crossings_min);
+        let nothing = Table::new(thunks.absent(), options.crossings_min);
         let thunk_bytes = buffer.used();
         Ok(Translator {
             options,
@@ -204,7 +209,7 @@ impl Translator {
 
     /// The page's translations, empty if what there was is outdated.
     fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
-        let (absent, crossings_min) = (self.thunks.absent as u64, self.options.crossings_min);
+        let (absent, crossings_min) = (self.thunks.absent(), self.options.crossings_min);
         let fresh = || Page {
             state,
             table: Table::new(absent, crossings_min),
@@ -241,8 +246,9 @@ impl Translator {
         if let Some(block) = self.page(key, state).blocks.get(&head).filter(|_| !is_merging) {
             let code = codegen::generate_entry(&block.pins, block.live, block.address, base);
             let address = self.keep(&code);
+            let entry = self.thunks.entry_point_of(address);
             let page = self.page(key, state);
-            page.table.set_entry_point(head, address);
+            page.table.set_entry_point(head, entry);
             cpu.set_entry_points(pc, page.table.address());
             return true;
         }
@@ -255,7 +261,7 @@ impl Translator {
         if !is_translated(insn_at(head)) {
             return false;
         }
-        let absent = self.thunks.absent as u64;
+        let absent = self.thunks.absent();
         let Page { blocks, table, .. } = self.page(key, state);
         let region = Source {
             page_address: pc & !(PAGE_BYTES - 1),
@@ -275,13 +281,14 @@ impl Translator {
         let plan = Plan { region: &region, pins: &pins, flow: &flow, entry_points, float_model };
         let made = codegen::generate(plan, &mut insn_at, &self.thunks, base);
         let address = self.keep(&made.code);
+        let first = self.thunks.entry_point_of(address);
         let page = self.page(key, state);
         for (index, offset) in made.blocks {
             let live = flow.border(index).live;
             page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
         }
         for (index, offset) in made.entries {
-            page.table.set_entry_point(index, address + offset);
+            page.table.set_entry_point(index, first + offset as EntryPoint);
         }
         cpu.set_entry_points(pc, entry_points);
         self.counters.regions += 1;
@@ -322,11 +329,11 @@ impl Accelerator for Translator {
 
     fn run(&mut self, cpu: &mut Cpu, handler: &mut Handler<'_, '_>, entry_points: u64, budget: i64) -> (Ran, i64) {
         let index = (cpu.regs.pc % PAGE_BYTES / 4) as usize;
-        let code = enter::entry_point(entry_points, index);
-        if code == self.thunks.absent as u64 {
+        let entry = enter::entry_point(entry_points, index);
+        if entry == self.thunks.absent() {
             return (Ran::Nothing, budget);
         }
-        self.thunks.run(cpu, handler, code, budget)
+        self.thunks.run(cpu, handler, entry, budget)
     }
 
     fn translation_time(&self) -> Duration {

@@ -18,7 +18,7 @@ use machine::cpu::{Layout, PAGE_INSNS, SINK};
 use mips::{Insn, Op};
 
 use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, Width, field, frame};
-use super::enter::{Thunks, emit_go_on};
+use super::enter::{EntryPoint, Thunks, emit_go_on};
 use super::float;
 use crate::flow::Flow;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
@@ -63,7 +63,7 @@ enum WayOut {
 }
 
 /// Where in a page's table the emitted code counts crossings between regions, and says that they are many.
-pub const CROSSINGS_OFFSET: usize = 8 * PAGE_INSNS;
+pub const CROSSINGS_OFFSET: usize = size_of::<EntryPoint>() * PAGE_INSNS;
 pub const TORN_OFFSET: usize = CROSSINGS_OFFSET + 4;
 
 /// Code that is emitted behind the blocks.
@@ -587,7 +587,9 @@ impl<'a> Codegen<'a> {
             ; mov rcx, QWORD entry_points
             ; sub DWORD [rcx + CROSSINGS_OFFSET as i32], 1
             ; js =>often
-            ; jmp QWORD [rcx + rax * 2]
+            ; mov ecx, [rcx + rax]
+            ; add rcx, [BYTE rsp + frame::CODE]
+            ; jmp rcx
         );
         self.later(move |codegen| {
             codegen.emitter.place(often);

@@ -41,6 +41,8 @@ pub mod frame {
     pub const SITE: i8 = 32;
     /// The address of the trap handler's `machine::cpu::Handler`.
     pub const HANDLER: i8 = 40;
+    /// The first byte of the code buffer, from which entry points count.
+    pub const CODE: i8 = 48;
     /// Size of the frame. With the return address and six saved registers a multiple of 16.
     pub const BYTES: i32 = 56;
 }

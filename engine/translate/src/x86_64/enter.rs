@@ -30,6 +30,8 @@ use super::float::{self, scratch, scratch_word};
 /// Addresses of the shared code.
 #[derive(Debug)]
 pub struct Thunks {
+    /// The first byte of the buffer, from which entry points count.
+    code: usize,
     enter: usize,
     /// Leaves; rax is where execution goes on.
     pub jump: usize,
@@ -283,9 +285,10 @@ type Enter = unsafe extern "sysv64" fn(
 ) -> Left;
 
 impl Thunks {
-    /// Emits the thunks at `emitter`'s address.
+    /// Emits the thunks at `emitter`'s address, the first byte of the buffer.
     pub fn emit(emitter: &mut Emitter) -> Thunks {
-        let enter = emit_enter(emitter);
+        let code = emitter.address();
+        let enter = emit_enter(emitter, code);
         let absent = emitter.address();
         dynasm!(emitter.ops(); mov eax, eax; add rax, [BYTE rsp + frame::PAGE]);
         let jump = emitter.address();
@@ -296,8 +299,7 @@ impl Thunks {
         emit_leave(emitter);
         let torn = emitter.address();
         dynasm!(emitter.ops()
-            ; lea rdx, [extern absent]
-            ; mov [rcx + rax * 2], rdx
+            ; mov DWORD [rcx + rax], (absent - code) as i32
             ; mov DWORD [rcx + CROSSINGS_OFFSET as i32], i32::MAX
             ; mov DWORD [rcx + TORN_OFFSET as i32], 1
             ; jmp extern absent
@@ -319,6 +321,7 @@ impl Thunks {
         let (load, store) = (all(load), all(store));
         let mut wide = |helper: Helper| [4, 8].map(|bytes| emit_access(emitter, helper, bytes));
         Thunks {
+            code,
             enter,
             jump,
             aside,
@@ -340,10 +343,27 @@ impl Thunks {
         }
     }
 
-    /// Runs translated code from the entry point `code`, which `regs.pc` leads to.
-    pub fn run(&self, cpu: &mut Cpu, handler: &mut TrapHandler<'_, '_>, code: u64, budget: i64) -> (Ran, i64) {
+    /// The entry point of the code at `address`.
+    pub fn entry_point_of(&self, address: usize) -> EntryPoint {
+        EntryPoint::try_from(address - self.code).expect("a code buffer is smaller than 4 GiB")
+    }
+
+    /// Where nothing is translated.
+    pub fn absent(&self) -> EntryPoint {
+        self.entry_point_of(self.absent)
+    }
+
+    /// Runs translated code from the entry point `entry`, which `regs.pc` leads to.
+    pub fn run(
+        &self,
+        cpu: &mut Cpu,
+        handler: &mut TrapHandler<'_, '_>,
+        entry: EntryPoint,
+        budget: i64,
+    ) -> (Ran, i64) {
         let page = cpu.regs.pc & !(machine::PAGE_BYTES - 1);
         cpu.scratch()[scratch::GUARD] = 0;
+        let code = self.code as u64 + u64::from(entry);
         let pointer: *mut Cpu = cpu;
         // SAFETY: `enter` holds the address of the thunk emitted for this signature, in a buffer that
         // lives as long as `self` does.
@@ -366,7 +386,7 @@ impl Thunks {
     }
 }
 
-fn emit_enter(emitter: &mut Emitter) -> usize {
+fn emit_enter(emitter: &mut Emitter, code: usize) -> usize {
     let enter = emitter.address();
     dynasm!(emitter.ops()
         ; push rbp
@@ -381,6 +401,8 @@ fn emit_enter(emitter: &mut Emitter) -> usize {
         ; mov r15, rdx
         ; mov [BYTE rsp + frame::PAGE], rcx
         ; mov [BYTE rsp + frame::HANDLER], r8
+        ; mov rax, QWORD code as i64
+        ; mov [BYTE rsp + frame::CODE], rax
         ; jmp rsi
     );
     enter
@@ -415,7 +437,9 @@ pub fn emit_go_on(emitter: &mut Emitter, far: usize) {
         ; jne extern far
         ; mov rdx, [rbp + rcx + fetches + 8]
         ; and eax, 0xffc
-        ; jmp QWORD [rdx + rax * 2]
+        ; mov ecx, [rdx + rax]
+        ; add rcx, [BYTE rsp + frame::CODE]
+        ; jmp rcx
     );
 }
 
@@ -570,9 +594,13 @@ fn emit_float(emitter: &mut Emitter) -> usize {
     thunk
 }
 
+/// Where code begins, in bytes from the first of its buffer: half the size of an address, and there is one for
+/// each instruction of a page.
+pub type EntryPoint = u32;
+
 /// The entry point at `index` of a table that the fetch cache names.
-pub fn entry_point(entry_points: u64, index: usize) -> u64 {
+pub fn entry_point(entry_points: u64, index: usize) -> EntryPoint {
     assert!(index < machine::cpu::PAGE_INSNS, "a page has no instruction {index}");
     // SAFETY: the fetch cache names tables of the translator only, and forgets them before they go.
-    unsafe { (entry_points as *const u64).add(index).read() }
+    unsafe { (entry_points as *const EntryPoint).add(index).read() }
 }
