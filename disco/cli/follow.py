@@ -92,6 +92,7 @@ def _show(monitor: Monitor, vm: VirtualMachine, options: Options) -> int:
         vm=vm.name,
         disassemble=_engine.disassemble,
         node_of_page=monitor.node_of,
+        kernel_bits=vm.kernel_bits,
     )
     if options.as_json:
         json.dump(as_data(miss.steps, around), sys.stdout)

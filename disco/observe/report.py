@@ -5,7 +5,8 @@
     cpus      per CPU: where its time went; the parts are all of it
     vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, console;
               per vCPU: CPU, where its time went, turns and moves
-    memory    what the VMs together have, what the machine spends on it, pages by node and owner
+    memory    what the VMs together have, what the machine spends on it, the most that this process
+              has had of the host's, pages by node and owner
     time      simulated and host time, the share of the latter that was spent in Python, and the host
               time that all threads together spent on translating guest code
 
@@ -24,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from disco.guests.platform import PAGE_SIZE
+from disco.monitor.accounting import host_peak_bytes
 from disco.monitor.monitor import Monitor
 from disco.monitor.vm import VirtualMachine
 
@@ -61,6 +63,7 @@ def report(monitor: Monitor) -> Report:
         "memory": {
             "virtual_bytes": sum(vm["memory"]["virtual_bytes"] for vm in vms),
             "machine_bytes": sum(vm["memory"]["machine_bytes"] for vm in vms),
+            "host_peak_bytes": host_peak_bytes(),
             "nodes": [
                 {
                     "node": node,
@@ -306,6 +309,8 @@ def _time_line(run: Report) -> Text:
     instructions = sum(vm["instructions"] for vm in run["vms"])
     wall = time["wall_seconds"]
     speed = instructions / wall / 1e6 if wall else 0.0
+    memory = run["memory"]
+    besides = memory["host_peak_bytes"] - memory["virtual_bytes"]
     return Text.assemble(
         (f"{time['seconds']:.2f} s", "bold"),
         " of simulated time in ",
@@ -313,5 +318,7 @@ def _time_line(run: Report) -> Text:
         f": {speed:,.0f} million guest instructions a second,"
         f" {time['python_share']:.1%} of it in Python,"
         f" {time['translation_seconds']:.2f} s for translating\n",
+        f"{_mib(memory['host_peak_bytes'])} of host memory at most,"
+        f" {_mib(besides)} besides the VMs' pages\n",
         (f"digest {run['digest']}", "dim"),
     )

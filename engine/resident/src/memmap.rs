@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn returned_pages_come_first_the_latest_first_and_then_fresh_ones_in_order() {
         let mut memmap = memmap(1, 4);
-        let mut take = |memmap: &mut Memmap| memmap.allocate(NodeId(0), 0, Ppn(0)).expect("room");
+        let take = |memmap: &mut Memmap| memmap.allocate(NodeId(0), 0, Ppn(0)).expect("room");
         let pages = [0; 4].map(|_| take(&mut memmap));
         assert!(pages.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "{pages:?}");
         memmap.release(pages[2], 0, Ppn(0));
