@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from disco._engine import Engine
@@ -122,7 +123,8 @@ class Pools:
                 bool(pool.gang),
                 self._machine.cycles(pool.time_slice_ms / 1000),
             )
-            for pool in plan
+            # One more than can be: each has a CPU of its own. A plan need not have an end.
+            for pool in islice(plan, self._machine.cpus + 1)
         ]
 
 

@@ -28,6 +28,38 @@ def test_two_vcpus_come_up_in_debian(disco):
     assert "vm1 | 2" in done.stdout.splitlines()
 
 
+@pytest.mark.parametrize("scheduler", ["time-sharing", "gang"])
+def test_vms_with_more_vcpus_than_there_are_cpus_work_on_all_of_them(disco, scheduler):
+    script = "nproc; for i in 1 2; do md5sum < /bin/busybox & done; wait"
+    words = ("run", "a=default,vcpus=2", "b=default,vcpus=2", "--cpus", "2", "--json")
+    done = disco(*words, "--scheduler", scheduler, "--", "sh", "-c", script)
+    for vm in json.loads(done.stdout)["vms"]:
+        assert vm["exit_status"] == 0
+        _, _, output = vm["console"].partition("userland reached")
+        shown = output.split()
+        assert shown[0] == "2"
+        assert shown[1] == shown[3]
+        assert all(vcpu["cycles"]["user"] > 1_000_000 for vcpu in vm["vcpus"])
+        assert all(vcpu["cycles"]["waiting"] > 1_000_000 for vcpu in vm["vcpus"])
+
+
+def test_a_vm_of_twice_the_weight_boots_in_less_time_than_its_neighbour(disco):
+    words = (
+        "run",
+        "heavy=default",
+        "light=default",
+        "--cpus",
+        "1",
+        "--weights",
+        "heavy=2",
+        "--json",
+    )
+    result = json.loads(disco(*words, "--", "md5sum", "/bin/busybox").stdout)
+    heavy, light = (vm["cycles"]["waiting"] for vm in result["vms"])
+    # Alone it takes T: the heavy one ends after 1.5 T, the light one after 2 T.
+    assert 1.8 < light / heavy < 2.2
+
+
 def test_a_32_bit_kernel_runs_beside_a_64_bit_one(disco):
     """In one run: each its own kernel and userland, one of them on two vCPUs, which both work."""
     script = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,23 @@ def test_a_policy_has_one_digest_with_any_number_of_host_threads(tmp_path, make)
     assert digest(1) == digest(2) == digest(4)
 
 
+def test_a_policy_is_asked_when_vms_come_and_go_and_at_no_other_time(tmp_path):
+    class Counting(TimeSharing):
+        plans = 0
+
+        def plan(self, load: Load) -> Iterable[Pool]:
+            self.plans += 1
+            return super().plan(load)
+
+    policy = Counting()
+    monitor = Monitor(machine(2), scheduler=policy)
+    booted(monitor, tmp_path, LOOP_WITH_INTERRUPTS_OFF, 3)
+    booted(monitor, tmp_path, PRINT_OK, 1)
+    monitor.run(seconds=0.1)
+    assert sum(vm.usage.counters["vcpu_switches"] for vm in monitor.vms) > 40
+    assert policy.plans == 4 + 1
+
+
 class Rotation:
     """Two pools whose VMs change places every hundredth of a second."""
 
@@ -235,6 +253,7 @@ def fails_midway(load: Load) -> Iterable[Pool]:
         (lambda load: [whole(load, vcpus=load.vcpus[1:])], "vCPU 0 is in no pool"),
         (lambda load: [whole(load, vcpus=load.vcpus * 2)], "vCPU 0 asked twice"),
         (lambda load: [whole(load), whole(load, vcpus=())], "CPU 0 asked twice"),
+        (lambda load: repeat(whole(load)), "CPU 0 asked twice"),
         (lambda load: [whole(load, cpus=[7])], "CPU 7 asked; possible are 0 to 1"),
         (lambda load: [whole(load, cpus=[-1])], "OverflowError"),
         (lambda load: [whole(load, cpus=[])], "a pool without a CPU"),
