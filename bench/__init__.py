@@ -16,6 +16,7 @@
     sources.py    our sources in assembly, with symbols
     elf.py        the shell of an ELF executable around assembled code
     figures.py    medians, ratios, goals and the record
+    profile.py    where the host's time goes in a row, with perf
     table.py      tables for people
     plot.py       how wall time grows with the number of VMs
 

@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from bench import debian, figures, kernels, plot, qemu, sides, table
+from bench import debian, figures, kernels, plot, profile, qemu, sides, table
 from bench.figures import Figures, Goal
 from bench.programs import Programs
 from bench.session import DISCO, QEMU, BenchError, Run, Session, check
@@ -54,6 +54,7 @@ class Options:
         is_quick: whether to do less work in each row.
         only_disco: whether to leave QEMU out.
         record: where the figures go.
+        profile: whether to show where the host's time goes in each row, and record nothing.
         markdown: whether to show the figures of the record as Markdown, and measure nothing.
         document: Markdown file to put them into instead.
     """
@@ -63,13 +64,14 @@ class Options:
     is_quick: bool
     only_disco: bool
     record: Path
+    profile: bool
     markdown: bool
     document: Path | None
 
     @property
     def has_qemu(self) -> bool:
         """Whether QEMU takes part."""
-        return not self.only_disco and qemu.is_there()
+        return not (self.only_disco or self.profile) and qemu.is_there()
 
 
 @dataclass
@@ -87,6 +89,8 @@ class Results:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures; the exit status."""
     options = parse(arguments)
+    if options.profile:
+        return _profile(options)
     if options.markdown or options.document is not None:
         text = table.markdown(json.loads(options.record.read_text()))
         if options.document is None:
@@ -138,6 +142,11 @@ def parse(arguments: Sequence[str] | None) -> Options:
         "--record", type=Path, default=RECORD, help="where figures go (default %(default)s)"
     )
     parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="sample Disco alone with perf; show where the host's time goes, and record nothing",
+    )
+    parser.add_argument(
         "--markdown", action="store_true", help="measure nothing; show the record as Markdown"
     )
     parser.add_argument(
@@ -160,9 +169,30 @@ def parse(arguments: Sequence[str] | None) -> Options:
         is_quick=given.quick,
         only_disco=given.only_disco,
         record=given.record,
+        profile=given.profile,
         markdown=given.markdown,
         document=given.document,
     )
+
+
+def _profile(options: Options) -> int:
+    """Samples one run of each session; the exit status."""
+    console = Console(stderr=True)
+    results = Results()
+    with tempfile.TemporaryDirectory(prefix="disco-bench-") as folder:
+        sampler = profile.Sampler(Path(folder) / "samples")
+        shares: dict[str, dict[str, float]] = {}
+        try:
+            for session in _sessions(Path(folder), options, results, console):
+                with _watched(console, f"{session.name} on disco") as status:
+                    run = sides.run(session, DISCO, _watch(status), sampler.command)
+                shares |= {row.name: sampler.shares(run, row) for row in session.rows}
+        except (BenchError, KeyboardInterrupt) as error:
+            results.failures.append(str(error) or "interrupted")
+    sys.stdout.write(table.profile(shares))
+    for failure in results.failures:
+        console.print(failure, style="red", markup=False)
+    return 1 if results.failures else 0
 
 
 def _with_tables(document: str, tables: str) -> str:
@@ -198,7 +228,7 @@ def _sessions(
     folder: Path, options: Options, results: Results, console: Console
 ) -> Iterator[Session]:
     """The sessions that have wanted rows, with what they boot made ready."""
-    if not options.only_disco and not qemu.is_there():
+    if not (options.only_disco or options.profile or qemu.is_there()):
         console.print(f"{qemu.HOW_TO_GET_IT}; without it Disco runs alone")
     yield from kernels.sessions(folder, is_quick=options.is_quick, wanted=options.rows)
     if not set(options.rows) & set(debian.names()):
@@ -243,19 +273,24 @@ def _run_all(
 
 
 def _run(session: Session, side: str, status: Status, results: Results) -> None:
-    title = status.status
-
-    def watch(line: str) -> None:
-        status.update(f"{title}  [dim]{line[:60].replace('[', chr(92) + '[')}[/]")
-
     try:
-        run = sides.run(session, side, watch)
+        run = sides.run(session, side, _watch(status))
         for row in session.rows:
             check(run, row, guests=session.guests)
     except BenchError as error:
         results.failures.append(str(error))
     else:
         results.add(session, run)
+
+
+def _watch(status: Status) -> sides.Watch:
+    """Shows each line behind what the status line says now."""
+    title = status.status
+
+    def watch(line: str) -> None:
+        status.update(f"{title}  [dim]{line[:60].replace('[', chr(92) + '[')}[/]")
+
+    return watch
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class Run:
     Attributes:
         side: who ran it.
         marks: in the order of their arrival, START and END of the whole session included.
+        start: of the session on the host's monotonic clock, in seconds.
         facts: what only Disco tells: `python_share` of wall time, 0 to 1; `translation_share` of it,
             that of all host threads added up; `guest_bytes` touched;
             `peak_bytes`, the largest resident memory of its process.
@@ -132,6 +133,7 @@ class Run:
     side: str
     marks: tuple[Mark, ...]
     facts: Mapping[str, float]
+    start: float = 0.0
 
 
 class BenchError(Exception):
@@ -142,6 +144,13 @@ def seconds_of(run: Run, row: Row) -> float:
     """From the first guest's begin to the last guest's end."""
     begins, ends = _marks(run, row.begin), _marks(run, row.end)
     return max(mark.seconds for mark in ends) - min(mark.seconds for mark in begins)
+
+
+def interval_of(run: Run, row: Row) -> tuple[float, float]:
+    """The same two moments on the host's monotonic clock, in seconds."""
+    begins, ends = _marks(run, row.begin), _marks(run, row.end)
+    begin, end = min(mark.seconds for mark in begins), max(mark.seconds for mark in ends)
+    return run.start + begin, run.start + end
 
 
 def cpu_seconds_of(run: Run, row: Row) -> float:

@@ -43,6 +43,8 @@ _TAIL_LINES = 12
 
 #: Called with each line of a console.
 Watch = Callable[[str], None]
+#: From a command to one that runs it.
+Wrap = Callable[[list[str]], list[str]]
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,20 @@ def _uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def run(session: Session, side: str, watch: Watch) -> Run:
+def run(session: Session, side: str, watch: Watch, wrap: Wrap | None = None) -> Run:
     """Runs a session to its end.
+
+    Args:
+        session, side: what is run by whom.
+        watch: called with each line of a console.
+        wrap: makes each command another one, which runs it.
 
     Raises:
         BenchError: it did not come to one; the message has the last lines that were printed.
     """
     commands = _COMMANDS[side](session, session.boots[side])
+    if wrap is not None:
+        commands = [wrap(command) for command in commands]
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     marks = [Mark(guest=0, text=START, seconds=0.0, cpu_seconds=0.0, counters={})]
     facts: dict[str, float] = {}
@@ -199,7 +208,7 @@ def run(session: Session, side: str, watch: Watch) -> Run:
         )
         for guest, counters in enumerate(end_counters)
     ]
-    return Run(side=side, marks=tuple(marks), facts=facts)
+    return Run(side=side, marks=tuple(marks), facts=facts, start=processes.start)
 
 
 def _cpu_seconds(pid: int) -> float:

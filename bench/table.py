@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from bench import plot
+from bench.profile import OTHER, PARTS
 from bench.session import DISCO, QEMU
 
 _HEADS = (
@@ -66,6 +67,14 @@ def markdown(record: Mapping[str, Any]) -> str:
     counted = [row for row in rows if row["counters"]]
     heads = ("in 1000 instructions", *(head for head, _ in _COUNTERS), *_HOST_HEADS)
     return text + "\n" + _markdown(heads, map(_counter_cells, counted), text_columns=1)
+
+
+def profile(shares: Mapping[str, Mapping[str, float]]) -> str:
+    """Percent of the host's time by row and part as a Markdown table; parts that nobody met are left out."""
+    parts = [*(part for part, _ in PARTS), OTHER]
+    met = [part for part in parts if any(part in of_row for of_row in shares.values())]
+    rows = ([name, *(f"{of.get(part, 0.0):.0f}" for part in met)] for name, of in shares.items())
+    return _markdown(("% of host time", *met), rows, text_columns=1)
 
 
 def _rows(rows: Sequence[Mapping[str, Any]]) -> Table:
