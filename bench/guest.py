@@ -15,6 +15,7 @@ from typing import Any
 
 from disco import Machine, Monitor, Status, VirtualMachine
 from disco.guests.platform import PAGE_SIZE
+from disco.monitor.accounting import host_peak_bytes
 
 #: Disco's own share of a node, beside the rows of its tables.
 _ROOM_MIB = 16
@@ -83,23 +84,13 @@ def run(
             "python_share": monitor.clock.python_share,
             "translation_share": monitor.translation_seconds / monitor.clock.wall_seconds,
             "guest_bytes": sum(vm.usage.pages for vm in monitor.vms) * PAGE_SIZE,
-            "peak_bytes": _peak_bytes(),
+            "peak_bytes": host_peak_bytes(),
         }
         _say(facts=facts, counters=[vm.usage.counters for vm in monitor.vms])
         for vm in monitor.vms:
             if vm.error is not None:
                 sys.stderr.write(f"{vm.error}\n")
         return int(any(vm.status not in (Status.RESET, Status.HALTED) for vm in monitor.vms))
-
-
-def _peak_bytes() -> int:
-    """The largest resident memory of this process so far.
-
-    Not from getrusage(2): there a process starts with the peak of the one that it was forked from.
-    Source: proc_pid_status(5).
-    """
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) * 1024
 
 
 def _say(**what: Any) -> None:

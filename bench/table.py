@@ -34,8 +34,11 @@ _COUNTERS = (
     ("other TLB", ("traps_tlb_invalid", "traps_tlb_modified", "traps_tlb_inhibit")),
     ("privileged", ("traps_privileged",)),
     ("system call", ("traps_syscall",)),
+    ("virtual TLB hit", ("tlb_virtual_hits",)),
     ("L2TLB hit", ("tlb_l2tlb_hits",)),
+    ("kernel segment", ("tlb_kernel_segment",)),
     ("forwarded", ("tlb_forwarded", "tlb_forwarded_invalid", "tlb_forwarded_modified")),
+    ("page fault", ("page_faults_absent", "page_faults_protected")),
 )
 #: Host time, as if all of it went to instructions, and as if all of it went to traps.
 _HOST_HEADS = ("% user", "CPU ns an instruction", "CPU ns a trap")
