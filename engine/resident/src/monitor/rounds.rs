@@ -185,8 +185,9 @@ impl CpuSlot {
             self.hardware.cpu.tlb_flush();
             self.loaded = None;
         }
+        let in_turn = self.queue.get(self.turn).copied();
         self.queue.retain(|id| id.vm != vm);
-        self.turn = 0;
+        self.turn = self.queue.iter().position(|id| Some(*id) == in_turn).unwrap_or(0);
         self.running = self.running.filter(|id| id.vm != vm);
         self.events.retain(|event| event.vm() != vm);
     }
