@@ -77,8 +77,8 @@ impl Monitor {
                 events: Vec::new(),
             })
             .collect();
-        for slot in &mut cpus {
-            slot.hardware.cpu.set_accelerator(config.engine.accelerator(config.node_of_cpu.len())?);
+        for (slot, accelerator) in cpus.iter_mut().zip(config.engine.accelerators(config.node_of_cpu.len())?) {
+            slot.hardware.cpu.set_accelerator(accelerator);
         }
         let threads = (config.host_threads > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads).build())

@@ -8,6 +8,7 @@
 //! ```text
 //! translator.rs  the translations of a CPU: what there is, how it is found, when it lapses
 //! region.rs      which instructions are translated together, and in which host registers they work
+//! room.rs        how much memory the translators of a machine take
 //! flow.rs        which registers hold what at the borders of blocks
 //! uses.rs        which registers an instruction reads and writes
 //! x86_64/        the back end
@@ -41,12 +42,16 @@ mod flow;
 #[cfg(target_arch = "x86_64")]
 mod region;
 #[cfg(target_arch = "x86_64")]
+mod room;
+#[cfg(target_arch = "x86_64")]
 mod translator;
 #[cfg(target_arch = "x86_64")]
 mod uses;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "x86_64")]
+use room::Room;
 #[cfg(target_arch = "x86_64")]
 pub use translator::{Counters, Options, Translator};
 
@@ -69,20 +74,25 @@ impl std::fmt::Display for BufferError {
 
 impl std::error::Error for BufferError {}
 
-/// A translator for one of `cpus` CPUs, if there is one for this host.
+/// A translator for each of `cpus` CPUs, if there is one for this host. They share a bounded amount of the
+/// host's memory.
 ///
 /// # Errors
 /// [`BufferError`] when the host gives no memory for code.
 #[cfg(target_arch = "x86_64")]
-pub fn accelerator(cpus: usize) -> Result<Option<Box<dyn Accelerator>>, BufferError> {
-    Ok(Some(Box::new(Translator::new(Options::shared_by(cpus))?)))
+pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
+    let room = Room::shared_by(cpus);
+    let one = |_| -> Result<Option<Box<dyn Accelerator>>, BufferError> {
+        Ok(Some(Box::new(Translator::sharing(Options::default(), room.clone())?)))
+    };
+    (0..cpus).map(one).collect()
 }
 
-/// A translator for one of `cpus` CPUs, if there is one for this host.
+/// A translator for each of `cpus` CPUs, if there is one for this host.
 ///
 /// # Errors
 /// None on this host.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn accelerator(_cpus: usize) -> Result<Option<Box<dyn Accelerator>>, BufferError> {
-    Ok(None)
+pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
+    Ok((0..cpus).map(|_| None).collect())
 }

@@ -12,6 +12,7 @@ use rustc_hash::FxBuildHasher;
 use crate::BufferError;
 use crate::flow::Flow;
 use crate::region::{Pins, Source};
+use crate::room::Room;
 use crate::uses::Registers;
 use crate::x86_64::buffer::CodeBuffer;
 use crate::x86_64::codegen::{self, Plan};
@@ -38,28 +39,10 @@ impl Default for Options {
     }
 }
 
-/// What the translators of a machine may use together, within the limits for one.
-const SHARED_BUFFER_BYTES: usize = 8 << 20;
-const BUFFER_BYTES_MIN: usize = 2 << 20;
-/// With more than `FEW_CPUS`.
-const BUFFER_BYTES_LEAST: usize = 1 << 20;
-const FEW_CPUS: usize = 4;
-
-impl Options {
-    /// For one of `cpus` CPUs. A boot of Debian makes 8 MB of code and a VM should not cost the host much more than
-    /// its pages: with many CPUs each starts anew more often. With 1 MiB instead of 2 that adds a twentieth to
-    /// the time of a boot.
-    pub fn shared_by(cpus: usize) -> Options {
-        let share = SHARED_BUFFER_BYTES / cpus.max(1) / BUFFER_BYTES_MIN * BUFFER_BYTES_MIN;
-        let least = if cpus > FEW_CPUS { BUFFER_BYTES_LEAST } else { BUFFER_BYTES_MIN };
-        Options { buffer_bytes: share.max(least), ..Options::default() }
-    }
-}
-
-/// Most pages with translations; each has a table of 4 KiB.
-const PAGE_COUNT_MAX: usize = 4096;
 /// More than the code of any region takes.
 const REGION_BYTES_MAX: usize = 256 << 10;
+/// What a page with translations takes beside their code: its table, and where its blocks are.
+const PAGE_BYTES_TAKEN: usize = 5 << 10;
 
 /// What a translator did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,6 +152,7 @@ impl Page {
 #[derive(Debug)]
 pub struct Translator {
     options: Options,
+    room: Room,
     buffer: CodeBuffer,
     thunks: Thunks,
     /// Bytes of the thunks, at the beginning of the buffer.
@@ -185,7 +169,12 @@ impl Translator {
     /// # Errors
     /// [`BufferError`] when the host refuses.
     pub fn new(options: Options) -> Result<Translator, BufferError> {
-        let mut buffer = CodeBuffer::new(options.buffer_bytes)?;
+        Translator::sharing(options, Room::of(options.buffer_bytes))
+    }
+
+    /// One that shares memory with those of other CPUs.
+    pub(crate) fn sharing(options: Options, room: Room) -> Result<Translator, BufferError> {
+        let mut buffer = CodeBuffer::new(options.buffer_bytes.min(room.bytes_max()))?;
         let mut emitter = Emitter::new(buffer.next_address());
         let thunks = Thunks::emit(&mut emitter);
         buffer.append(&emitter.finish()).expect("the thunks fit in any buffer");
@@ -193,6 +182,7 @@ impl Translator {
         let thunk_bytes = buffer.used();
         Ok(Translator {
             options,
+            room,
             buffer,
             thunks,
             thunk_bytes,
@@ -226,18 +216,25 @@ impl Translator {
         page
     }
 
+    /// Bytes of the host's memory in use.
+    fn taken(&self) -> usize {
+        self.buffer.used() + self.pages.len() * PAGE_BYTES_TAKEN
+    }
+
     /// Drops all translations.
     fn flush(&mut self, cpu: &mut Cpu) {
         cpu.forget_entry_points();
         self.pages.clear();
         self.buffer.truncate(self.thunk_bytes);
         self.counters.flushes += 1;
+        self.room.set_taken(self.taken());
     }
 
     fn translate_region(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
         let (key, state) = (page.key(), page.state());
         let head = (pc % PAGE_BYTES / 4) as usize;
-        if self.pages.len() >= PAGE_COUNT_MAX || self.buffer.room() < REGION_BYTES_MAX {
+        let needed = REGION_BYTES_MAX + PAGE_BYTES_TAKEN;
+        if self.buffer.room() < REGION_BYTES_MAX || !self.room.has(needed) && self.taken() > self.thunk_bytes {
             self.flush(cpu);
         }
         let base = self.buffer.next_address();
@@ -323,6 +320,7 @@ impl Accelerator for Translator {
     fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
         let start = Instant::now();
         let is_translated = self.translate_region(cpu, page, pc);
+        self.room.set_taken(self.taken());
         self.counters.time += start.elapsed();
         is_translated
     }

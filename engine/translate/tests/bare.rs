@@ -99,8 +99,8 @@ fn machine(cpus: u32, source: &str, is_translated: bool) -> Bare {
     let code = mips::assemble(source, KSEG0 + PROGRAM_PHYS).unwrap_or_else(|error| panic!("{error}\n{source}"));
     bare.memory().write(MachineAddr(PROGRAM_PHYS), &code);
     bare.add_device(DEVICE);
-    for cpu in 0..cpus {
-        let accelerator = if is_translated { translate::accelerator(cpus as usize).unwrap() } else { None };
+    let accelerators = if is_translated { translate::accelerators(cpus as usize).unwrap() } else { vec![] };
+    for (cpu, accelerator) in (0..cpus).zip(accelerators) {
         bare.cpu(cpu).unwrap().set_accelerator(accelerator);
     }
     bare.cpu(0).unwrap().regs.pc = KSEG0 + PROGRAM_PHYS;

@@ -47,14 +47,14 @@ impl EngineKind {
     pub const NAMES: [(&str, EngineKind); 2] =
         [("interpreter", EngineKind::Interpreter), ("translator", EngineKind::Translator)];
 
-    /// What one of `cpus` CPUs is given beside its interpreter.
+    /// What each of `cpus` CPUs is given beside its interpreter.
     ///
     /// # Errors
     /// [`MonitorError::Machine`] when the host has no translator, or no memory for it.
-    pub fn accelerator(self, cpus: usize) -> Result<Option<Box<dyn Accelerator>>> {
+    pub fn accelerators(self, cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>> {
         let made = match self {
-            EngineKind::Interpreter => Ok(None),
-            EngineKind::Translator => translate::accelerator(cpus),
+            EngineKind::Interpreter => return Ok((0..cpus).map(|_| None).collect()),
+            EngineKind::Translator => translate::accelerators(cpus),
         };
         made.map_err(|error| MonitorError::Machine(error.to_string()))
     }

@@ -100,8 +100,14 @@ impl CodeBuffer {
         self.returned = full;
     }
 
-    /// Forgets all code after the first `bytes` bytes.
+    /// Forgets all code after the first `bytes` bytes, and gives its memory back to the host.
     pub fn truncate(&mut self, bytes: usize) {
+        let kept = bytes.next_multiple_of(HOST_PAGE_BYTES).min(self.bytes);
+        // SAFETY: whole pages of our own shared mapping; by the contract of this call nobody needs what they hold.
+        // Where the host cannot do it, the memory is kept and used again.
+        unsafe {
+            libc::madvise(self.writable.as_ptr().add(kept).cast(), self.bytes - kept, libc::MADV_REMOVE);
+        }
         self.used = self.used.min(bytes);
         self.returned = self.used / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
     }
