@@ -10,6 +10,7 @@
 //! region.rs      which instructions are translated together, and in which host registers they work
 //! room.rs        how much memory the translators of a machine take
 //! flow.rs        which registers hold what at the borders of blocks
+//! groups.rs      which accesses share a translation
 //! uses.rs        which registers an instruction reads and writes
 //! x86_64/        the back end
 //!   codegen.rs   blocks, branches, and the ways out
@@ -39,6 +40,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod flow;
+#[cfg(target_arch = "x86_64")]
+mod groups;
 #[cfg(target_arch = "x86_64")]
 mod region;
 #[cfg(target_arch = "x86_64")]

@@ -79,12 +79,23 @@ fn is_pointer(register: u8) -> bool {
     (16..24).contains(&register) || register == 29
 }
 
+/// What a program is made of: one operation in so many is of the kind.
+#[derive(Clone, Copy)]
+struct Mix {
+    /// Of the floating-point unit.
+    float_in: u64,
+    /// What only a monitor does.
+    rare_in: u64,
+    /// An access, whatever else there is.
+    access_in: u64,
+}
+
 /// A random word that is an instruction more often than not.
-fn random_word(random: &mut Random, float_in: u64, rare_in: u64) -> u32 {
+fn random_word(random: &mut Random, mix: Mix) -> u32 {
     if random.one_in(200) {
         return random.next() as u32;
     }
-    let op = random_op(random, float_in, rare_in);
+    let op = random_op(random, mix);
     let mut fields = Fields {
         rs: random.below(32) as u8,
         rt: random.below(32) as u8,
@@ -111,7 +122,12 @@ fn random_word(random: &mut Random, float_in: u64, rare_in: u64) -> u32 {
     if row.operands.contains("simm(rs)") && !random.one_in(50) {
         fields.rs = 16 + random.below(8) as u8;
         let bytes = op.access_bytes().max(1);
-        fields.imm = (random.below(4096) as u16).wrapping_sub(1024);
+        // Often near each other, so that accesses of a block share translations.
+        let span = [64, 512, 4096][random.below(3) as usize];
+        fields.imm = (random.below(span) as u16).wrapping_sub(span as u16 / 4);
+        if !random.one_in(4) {
+            fields.rs = (fields.rs & !3) + random.below(2) as u8;
+        }
         if !random.one_in(20) && !op.flags().has(mips::Flags::UNALIGNED) {
             fields.imm &= !(bytes as u16 - 1);
         }
@@ -138,7 +154,9 @@ fn random_word(random: &mut Random, float_in: u64, rare_in: u64) -> u32 {
 
 /// One operation in `float_in` of the floating-point unit's is taken, and all of them where that is 1; then
 /// few others are. Of those that trap and the like, one in `rare_in` is.
-fn random_op(random: &mut Random, float_in: u64, rare_in: u64) -> Op {
+fn random_op(random: &mut Random, mix: Mix) -> Op {
+    let Mix { float_in, rare_in, access_in } = mix;
+    let is_access = random.one_in(access_in);
     loop {
         let op = Op::ALL[random.below(Op::COUNT as u64) as usize];
         let is_rare =
@@ -149,6 +167,9 @@ fn random_op(random: &mut Random, float_in: u64, rare_in: u64) -> Op {
             continue;
         }
         let is_float = op.uses_cp1();
+        if is_access && (op.family() != Family::Memory || op.flags().has(mips::Flags::UNALIGNED)) {
+            continue;
+        }
         if is_float && !random.one_in(float_in) || !is_float && float_in == 1 && !random.one_in(4) {
             continue;
         }
@@ -429,14 +450,18 @@ fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference>
     let mut random = Random(seed);
     let float_in = [1, 4, 20][random.below(3) as usize];
     let rare_in = [60, 6][random.below(2) as usize];
-    let words = (0..CODE_PAGES * 1024).map(|_| random_word(&mut random, float_in, rare_in));
+    let access_in = [2, 10, 1000][random.below(3) as usize];
+    let mix = Mix { float_in, rare_in, access_in };
+    let words = (0..CODE_PAGES * 1024).map(|_| random_word(&mut random, mix));
     let program: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
     let mut registers: [u64; 32] = std::array::from_fn(|_| random.value());
     registers[0] = 0;
     for (register, value) in (16..24).zip(&mut registers[16..]) {
         let pages = if register < 20 { CODE_PAGES..PAGES } else { 0..CODE_PAGES };
         let page = pages.start + random.below(pages.end - pages.start);
-        *value = BASE + page * PAGE_BYTES + random.below(PAGE_BYTES / 8) * 8;
+        // Often at the end of a page, so that accesses near each other lie in two.
+        let first = if random.one_in(3) { PAGE_BYTES - 64 } else { 0 };
+        *value = BASE + page * PAGE_BYTES + first + random.below((PAGE_BYTES - first) / 8) * 8;
     }
     registers[29] = BASE + 6 * PAGE_BYTES;
     let floats = std::array::from_fn(|_| random.value());

@@ -12,6 +12,7 @@
 //! `flow.rs`. What is rare is emitted behind the blocks.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
@@ -21,6 +22,7 @@ use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, W
 use super::enter::{EntryPoint, Thunks, emit_go_on};
 use super::float;
 use crate::flow::Flow;
+use crate::groups::Groups;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
 use crate::uses::{HI, LO, Registers, reads, writes};
 
@@ -91,6 +93,10 @@ pub struct Codegen<'a> {
     later: Vec<Later<'a>>,
     /// The register model of the floating-point unit, if it was usable: `Cpu::float_model`.
     pub float_model: Option<bool>,
+    /// The accesses of this block that share translations.
+    pub groups: Rc<Groups>,
+    /// Index of the present instruction.
+    pub current: usize,
     /// What registers are known to hold in this block.
     known: [Option<u64>; 32],
     /// The guard of the floating-point unit has been passed in this block.
@@ -143,6 +149,8 @@ pub fn generate(
         site_label: None,
         later: Vec::new(),
         float_model,
+        groups: Rc::default(),
+        current: 0,
         known: [None; 32],
         is_guarded: false,
     };
@@ -255,11 +263,11 @@ impl<'a> Codegen<'a> {
         label
     }
 
-    /// Emits something behind the blocks, where what is dirty will be as it is now.
+    /// Emits something behind the blocks, where the present instruction will be as it is now.
     pub fn later(&mut self, emit: impl FnOnce(&mut Codegen<'a>) + 'a) {
-        let dirty = self.dirty;
+        let (dirty, site, current, groups) = (self.dirty, self.site, self.current, Rc::clone(&self.groups));
         self.later.push(Box::new(move |codegen| {
-            codegen.dirty = dirty;
+            (codegen.dirty, codegen.site, codegen.current, codegen.groups) = (dirty, site, current, groups);
             emit(codegen);
         }));
     }
@@ -369,7 +377,10 @@ impl<'a> Codegen<'a> {
             End::Branch(branch) => branch - block.first,
             End::Next(_) | End::Aside(_) | End::Trap(_) => block.count,
         };
+        let has_likely = matches!(block.end, End::Branch(branch) if insn_at(branch).op.is_likely());
+        self.groups = Rc::new(Groups::of(block.first, block.count - usize::from(has_likely), insn_at));
         for index in block.first..block.first + plain_count {
+            self.current = index;
             self.site = Site { index, not_executed: block.first + block.count - index, is_slot: false };
             self.instruction(insn_at(index));
         }
@@ -437,6 +448,7 @@ impl<'a> Codegen<'a> {
     /// Emits the instruction in the delay slot.
     fn slot(&mut self, insn: Insn) {
         self.site.is_slot = true;
+        self.current = self.site.index + 1;
         self.instruction(insn);
         self.site.is_slot = false;
     }

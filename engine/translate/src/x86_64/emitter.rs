@@ -43,8 +43,10 @@ pub mod frame {
     pub const HANDLER: i8 = 40;
     /// The first byte of the code buffer, from which entry points count.
     pub const CODE: i8 = 48;
+    /// The first slot of `groups.rs`: what to add to a virtual address, or an odd number.
+    pub const SLOTS: i8 = 56;
     /// Size of the frame. With the return address and six saved registers a multiple of 16.
-    pub const BYTES: i32 = 56;
+    pub const BYTES: i32 = SLOTS as i32 + 8 * crate::groups::SLOT_COUNT as i32;
 }
 
 /// Width of an operation.
@@ -131,8 +133,26 @@ enum Operand {
     Host(Host),
     /// Memory at a register + an offset.
     At(Host, i32),
-    /// Memory at a register + another, which is not rsp.
-    Sum(Host, Host),
+    /// Memory at a register + another, which is not rsp, + an offset.
+    Sum(Host, Host, i32),
+}
+
+/// A place in machine memory: the sum of all three.
+#[derive(Clone, Copy, Debug)]
+pub struct Address {
+    pub base: Host,
+    /// Not rsp.
+    pub index: Host,
+    pub offset: i32,
+}
+
+impl Address {
+    /// Where rax leads with what `Codegen::translate` puts into rcx.
+    pub const TRANSLATED: Address = Address { base: RAX, index: RCX, offset: 0 };
+
+    fn operand(self) -> Operand {
+        Operand::Sum(self.base, self.index, self.offset)
+    }
 }
 
 fn operand(place: Place) -> Operand {
@@ -373,7 +393,7 @@ impl Emitter {
         let (index, base) = match operand {
             Operand::Host(host) => (0, host),
             Operand::At(base, _) => (0, base),
-            Operand::Sum(base, index) => (index, base),
+            Operand::Sum(base, index, _) => (index, base),
         };
         let is_wide = width == Width::Double;
         let extensions = u8::from(is_wide) << 3 | register >> 3 << 2 | index >> 3 << 1 | base >> 3;
@@ -394,28 +414,29 @@ impl Emitter {
         let mode = |bits: u8, rest: u8| bits << 6 | register << 3 | rest;
         match operand {
             Operand::Host(host) => self.ops.push(mode(3, host & 7)),
-            Operand::At(base, offset) => {
-                let (bits, low) = match i8::try_from(offset) {
-                    Ok(0) if base & 7 != BASE_WITH_OFFSET => (0, base & 7),
-                    Ok(_) => (1, base & 7),
-                    Err(_) => (2, base & 7),
+            Operand::At(base, offset) | Operand::Sum(base, _, offset) => {
+                let low = base & 7;
+                let bits = match i8::try_from(offset) {
+                    Ok(0) if low != BASE_WITH_OFFSET => 0,
+                    Ok(_) => 1,
+                    Err(_) => 2,
                 };
-                self.ops.push(mode(bits, low));
-                if low == HAS_SUM {
-                    self.ops.push(NO_INDEX << 3 | low);
+                match operand {
+                    Operand::Sum(_, index, _) => {
+                        self.ops.push(mode(bits, HAS_SUM));
+                        self.ops.push((index & 7) << 3 | low);
+                    }
+                    _ => {
+                        self.ops.push(mode(bits, low));
+                        if low == HAS_SUM {
+                            self.ops.push(NO_INDEX << 3 | low);
+                        }
+                    }
                 }
                 match bits {
                     0 => {}
                     1 => self.ops.push_i8(offset as i8),
                     _ => self.ops.push_i32(offset),
-                }
-            }
-            Operand::Sum(base, index) => {
-                let has_offset = base & 7 == BASE_WITH_OFFSET;
-                self.ops.push(mode(u8::from(has_offset), HAS_SUM));
-                self.ops.push((index & 7) << 3 | base & 7);
-                if has_offset {
-                    self.ops.push(0);
                 }
             }
         }
@@ -473,7 +494,7 @@ impl Emitter {
 
     /// `target` = `a` + `b`, without the flags.
     pub fn sum(&mut self, width: Width, target: Host, a: Host, b: Host) {
-        self.encode(width, LEA, target, Operand::Sum(a, b));
+        self.encode(width, LEA, target, Operand::Sum(a, b, 0));
     }
 
     /// `target` = the low half of `base` + `value`.
@@ -481,8 +502,8 @@ impl Emitter {
         self.encode(Width::Word, LEA, target, Operand::At(base, value));
     }
 
-    /// `target` = the value of `bytes` bytes at the address in `base` + `index`, extended to 64 bits.
-    pub fn load_memory(&mut self, bytes: u64, is_signed: bool, target: Host, base: Host, index: Host) {
+    /// `target` = the value of `bytes` bytes at `address`, extended to 64 bits.
+    pub fn load_memory(&mut self, bytes: u64, is_signed: bool, target: Host, address: Address) {
         let (width, opcode): (Width, &[u8]) = match (bytes, is_signed) {
             (1, false) => (Width::Word, &[0x0f, 0xb6]),
             (1, true) => (Width::Double, &[0x0f, 0xbe]),
@@ -492,7 +513,7 @@ impl Emitter {
             (4, true) => (Width::Double, MOVSXD),
             _ => (Width::Double, MOV_TO_REGISTER),
         };
-        self.encode(width, opcode, target, Operand::Sum(base, index));
+        self.encode(width, opcode, target, address.operand());
     }
 
     /// Extends the value of `bytes` bytes in `source`, zero-extended so far, into `target`.
@@ -505,17 +526,20 @@ impl Emitter {
         }
     }
 
-    /// Stores the low `bytes` bytes of `source` at the address in `base` + `index`.
-    pub fn store_memory(&mut self, bytes: u64, source: Host, base: Host, index: Host) {
+    /// Stores the low `bytes` bytes of `source` at `address`.
+    pub fn store_memory(&mut self, bytes: u64, source: Host, address: Address) {
         match bytes {
             // Always with a prefix, without which some registers would be other ones.
-            1 => dynasm!(self.ops; mov BYTE [Rq(base) + Rq(index)], Rb(source)),
+            1 => {
+                let Address { base, index, offset } = address;
+                dynasm!(self.ops; mov BYTE [Rq(base) + Rq(index) + offset], Rb(source));
+            }
             2 => {
                 self.ops.push(0x66);
-                self.encode(Width::Word, MOV_TO_OPERAND, source, Operand::Sum(base, index));
+                self.encode(Width::Word, MOV_TO_OPERAND, source, address.operand());
             }
-            4 => self.encode(Width::Word, MOV_TO_OPERAND, source, Operand::Sum(base, index)),
-            _ => self.encode(Width::Double, MOV_TO_OPERAND, source, Operand::Sum(base, index)),
+            4 => self.encode(Width::Word, MOV_TO_OPERAND, source, address.operand()),
+            _ => self.encode(Width::Double, MOV_TO_OPERAND, source, address.operand()),
         }
     }
 }

@@ -242,12 +242,12 @@ impl Codegen<'_> {
             }
 
             Op::Lwc1 => {
-                self.address(insn);
-                self.load_float(Single, insn.rt);
+                self.load_at(insn, 4, false, RAX);
+                self.store_float(Single, insn.rt);
             }
             Op::Ldc1 => {
-                self.address(insn);
-                self.load_float(Double, insn.rt);
+                self.load_at(insn, 8, false, RAX);
+                self.store_float(Double, insn.rt);
             }
             Op::Lwxc1 => {
                 self.indexed_address(insn);
@@ -259,13 +259,11 @@ impl Codegen<'_> {
             }
             Op::Swc1 => {
                 let value = self.float_place(Single, insn.rt);
-                self.address(insn);
-                self.store_value(4, value);
+                self.store_at(insn, 4, value);
             }
             Op::Sdc1 => {
                 let value = self.float_place(Double, insn.rt);
-                self.address(insn);
-                self.store_value(8, value);
+                self.store_at(insn, 8, value);
             }
             Op::Swxc1 => {
                 let value = self.float_place(Single, insn.rd);

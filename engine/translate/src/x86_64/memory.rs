@@ -3,16 +3,28 @@
 //! The call answers what a TLB hit can answer, as the interpreter's slow path would, and remembers it
 //! in the translations. What it refuses (faults, devices, stores to code) goes aside.
 
-use dynasmrt::{DynasmApi, dynasm};
+use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::Layout;
 use mips::{Insn, Op};
 
 use super::codegen::Codegen;
-use super::emitter::{Host, Place, RAX, RCX, RDX, Width, frame};
+use super::emitter::{Address, Alu, Host, Place, RAX, RCX, RDX, Width, frame};
+use crate::groups::Part;
 
 /// Index of a size among 1, 2, 4 and 8.
 fn size_index(bytes: u64) -> usize {
     bytes.trailing_zeros() as usize
+}
+
+fn width_of(bytes: u64) -> Width {
+    if bytes == 8 { Width::Double } else { Width::Word }
+}
+
+/// In a slot: nothing. What is kept is a multiple of the page size.
+const EMPTY: i32 = 1;
+
+fn slot_offset(slot: usize) -> i8 {
+    frame::SLOTS + 8 * slot as i8
 }
 
 impl Codegen<'_> {
@@ -47,9 +59,23 @@ impl Codegen<'_> {
 
     fn load_register(&mut self, insn: Insn, bytes: u64, is_signed: bool) {
         let target = self.target(insn.rt, RAX);
-        self.address(insn);
-        self.load_value(bytes, is_signed, target);
+        self.load_at(insn, bytes, is_signed, target);
         self.write(insn.rt, target);
+    }
+
+    /// `target` = the value of `bytes` bytes at the address of an instruction with base and offset.
+    pub fn load_at(&mut self, insn: Insn, bytes: u64, is_signed: bool, target: Host) {
+        let Some(Part::Other { slot }) = self.part() else {
+            self.address(insn);
+            return self.load_value(bytes, is_signed, target);
+        };
+        let done = self.emitter.new_label();
+        let address = self.kept_address(insn, slot, move |codegen| {
+            codegen.load_value(bytes, is_signed, target);
+            codegen.emitter.jump(done);
+        });
+        self.emitter.load_memory(bytes, is_signed, target, address);
+        self.emitter.place(done);
     }
 
     /// `target` = the value of `bytes` bytes at the address in rax.
@@ -58,21 +84,37 @@ impl Codegen<'_> {
         let site = self.site;
         let aside = self.aside_here();
         self.translate(Layout::CPU.loads, bytes, missed);
-        self.emitter.load_memory(bytes, is_signed, target, RAX, RCX);
+        self.keep_translation(bytes);
+        self.emitter.load_memory(bytes, is_signed, target, Address::TRANSLATED);
         self.emitter.place(done);
         let thunk = self.thunks.load[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
             codegen.call_access(thunk, site, aside);
             codegen.emitter.extend(bytes, is_signed, target, RAX);
+            codegen.empty_slots();
             codegen.emitter.jump(done);
         });
     }
 
     fn store_register(&mut self, insn: Insn, bytes: u64) {
         let value = self.place(insn.rt);
-        self.address(insn);
-        self.store_value(bytes, value);
+        self.store_at(insn, bytes, value);
+    }
+
+    /// Stores the low `bytes` bytes of the value at the address of an instruction with base and offset.
+    pub fn store_at(&mut self, insn: Insn, bytes: u64, value: Place) {
+        let Some(Part::Other { slot }) = self.part() else {
+            self.address(insn);
+            return self.store_value(bytes, value);
+        };
+        let done = self.emitter.new_label();
+        let address = self.kept_address(insn, slot, move |codegen| {
+            codegen.store_value(bytes, value);
+            codegen.emitter.jump(done);
+        });
+        self.store_to(bytes, value, address);
+        self.emitter.place(done);
     }
 
     /// Stores the low `bytes` bytes of the value at the address in rax.
@@ -81,23 +123,93 @@ impl Codegen<'_> {
         let site = self.site;
         let aside = self.aside_here();
         self.translate(Layout::CPU.stores, bytes, missed);
-        let width = if bytes == 8 { Width::Double } else { Width::Word };
-        let source = match value {
-            Place::Host(host) => host,
-            _ => {
-                self.emitter.load(width, RDX, value);
-                RDX
-            }
-        };
-        self.emitter.store_memory(bytes, source, RAX, RCX);
+        self.keep_translation(bytes);
+        self.store_to(bytes, value, Address::TRANSLATED);
         self.emitter.place(done);
         let thunk = self.thunks.store[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
-            codegen.emitter.load(width, RDX, value);
+            codegen.emitter.load(width_of(bytes), RDX, value);
             codegen.call_access(thunk, site, aside);
+            codegen.empty_slots();
             codegen.emitter.jump(done);
         });
+    }
+
+    fn store_to(&mut self, bytes: u64, value: Place, address: Address) {
+        let source = match value {
+            Place::Host(host) => host,
+            _ => {
+                self.emitter.load(width_of(bytes), RDX, value);
+                RDX
+            }
+        };
+        self.emitter.store_memory(bytes, source, address);
+    }
+
+    // -- groups ----------------------------------------------------------------------------------------
+
+    /// Where the access of `insn` leads if the slot of its group has what to add. If not, `alone` does it with
+    /// the address in rax.
+    fn kept_address(&mut self, insn: Insn, slot: usize, alone: impl FnOnce(&mut Self) + 'static) -> Address {
+        let is_empty = self.emitter.new_label();
+        let offset = slot_offset(slot);
+        let (place, imm) = (self.place(insn.rs), i32::from(insn.imm));
+        dynasm!(self.emitter.ops(); mov rcx, [BYTE rsp + offset]; test cl, 1; jne =>is_empty);
+        let base = match place {
+            Place::Host(host) => host,
+            _ => {
+                self.emitter.load(Width::Double, RAX, place);
+                RAX
+            }
+        };
+        self.later(move |codegen| {
+            codegen.emitter.place(is_empty);
+            codegen.emitter.load(Width::Double, RAX, place);
+            codegen.emitter.alu_constant(Alu::Add, Width::Double, RAX, imm);
+            alone(codegen);
+        });
+        Address { base, index: RCX, offset: imm }
+    }
+
+    /// If the present access is the first of a group: keeps rcx in the group's slot, if all accesses of the
+    /// group lie in the page of the address in rax.
+    fn keep_translation(&mut self, bytes: u64) {
+        let Some(Part::First { slot, low, high, alignment }) = self.part() else { return };
+        let (does_not_fit, done) = (self.emitter.new_label(), self.emitter.new_label());
+        let offset = slot_offset(slot);
+        self.emitter.add_constant_to_word(RDX, RAX, low);
+        if alignment > bytes as i32 || low % alignment != 0 {
+            dynasm!(self.emitter.ops(); test dl, alignment as i8 - 1; jne =>does_not_fit);
+        }
+        dynasm!(self.emitter.ops()
+            ; and edx, 0xfff
+            ; cmp edx, 4096 - (high - low)
+            ; ja =>does_not_fit
+            ; mov [BYTE rsp + offset], rcx
+            ; =>done
+        );
+        self.later(move |codegen| {
+            dynasm!(codegen.emitter.ops()
+                ; =>does_not_fit
+                ; mov QWORD [BYTE rsp + offset], EMPTY
+                ; jmp =>done
+            );
+        });
+    }
+
+    /// Empties the slots of the groups around the present instruction.
+    fn empty_slots(&mut self) {
+        let slots: Vec<usize> = self.groups.slots_across(self.current).collect();
+        for slot in slots {
+            let offset = slot_offset(slot);
+            dynasm!(self.emitter.ops(); mov QWORD [BYTE rsp + offset], EMPTY);
+        }
+    }
+
+    /// The part of the present instruction in a group.
+    fn part(&self) -> Option<Part> {
+        self.groups.part(self.current)
     }
 
     /// A store that is always done by a call.
@@ -118,7 +230,7 @@ impl Codegen<'_> {
         self.address(insn);
         dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::ADDRESS], rax; and rax, -(bytes as i32));
         self.translate(Layout::CPU.loads, 1, missed);
-        self.emitter.load_memory(bytes, false, RAX, RAX, RCX);
+        self.emitter.load_memory(bytes, false, RAX, Address::TRANSLATED);
         self.emitter.place(merge);
         let thunk = self.thunks.load_around[usize::from(bytes == 8)];
         self.later(move |codegen| {
