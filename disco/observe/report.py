@@ -239,7 +239,12 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
 
 def tables(run: Report) -> RenderableType:
     """The report as tables."""
-    parts: list[RenderableType] = [_vm_table(run["vms"]), _node_table(run), _time_line(run)]
+    parts: list[RenderableType] = [
+        _vm_table(run["vms"]),
+        _cpu_table(run["cpus"]),
+        _node_table(run),
+        _time_line(run),
+    ]
     return Group(*(part for table in parts for part in ("", table)))
 
 
@@ -288,6 +293,19 @@ def _cells(rows: tuple[_Row, ...], vms: list[dict[str, Any]]) -> Iterator[tuple[
         if any(values):
             shown = [*values, sum(values)] if len(vms) > 1 else values
             yield row.label, [row.show(value) for value in shown]
+
+
+def _cpu_table(cpus: list[dict[str, Any]]) -> Table:
+    """Where the time of each CPU went, in percent."""
+    table = _table("Time of each CPU")
+    modes = {"guest user": "user", "guest kernel": "kernel", "Disco": "monitor", "idle": "idle"}
+    for title in modes:
+        table.add_column(title, justify="right")
+    for row in cpus:
+        cycles = [row["cycles"][mode] for mode in modes.values()]
+        shares = (f"{count / max(sum(cycles), 1):.1%}" for count in cycles)
+        table.add_row(f"CPU {row['cpu']}, node {row['node']}", *shares)
+    return table
 
 
 def _node_table(run: Report) -> Table:

@@ -103,6 +103,15 @@ def test_the_report_names_every_vm_and_node(disco, kernel):
         assert word in text
 
 
+def test_the_report_says_what_each_cpu_did_with_its_time(disco, kernel):
+    text = disco(*small(kernel, "--cpus", "2", "--report")).stdout
+    rows = [line.split() for line in text.splitlines() if line.startswith("CPU ")]
+    assert [row[:4] for row in rows] == [["CPU", f"{cpu},", "node", f"{cpu}"] for cpu in range(2)]
+    for row in rows:
+        assert abs(sum(float(cell.rstrip("%")) for cell in row[4:]) - 100) < 0.3
+    assert rows[1][4:] == ["0.0%", "0.0%", "0.0%", "100.0%"]
+
+
 # -- how it ends ------------------------------------------------------------------------------
 
 
