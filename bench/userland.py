@@ -68,7 +68,8 @@ class Userland:
                 known[key] = [asdict(package) for package in source.closure(asked)]
                 self._keep("closures.json", json.dumps(known, indent=1).encode())
         found = (Package(**{**row, "depends": tuple(row["depends"])}) for row in known[key])
-        return tuple(package for package in found if package.name not in _NOT_TAKEN)
+        not_taken = set(_NOT_TAKEN) - set(asked)
+        return tuple(package for package in found if package.name not in not_taken)
 
     def archives(self, names: Iterable[str]) -> Iterator[bytes]:
         """Those packages as archives for `initramfs.append`.
