@@ -33,7 +33,7 @@ pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
-use data::Unanswered;
+use data::{Found, Unanswered};
 use float::RegisterModel;
 use interpreter::Entry;
 use translation::{Context, HostTranslations};
@@ -182,6 +182,14 @@ enum Fault {
     Aside,
 }
 
+/// What a host translation is for, as a bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Load = 1,
+    Store = 2,
+    Fetch = 4,
+}
+
 /// Where it stopped; `regs.pc` is the restart address.
 #[derive(Clone, Copy, Debug)]
 struct FaultSite {
@@ -248,6 +256,8 @@ pub struct Cpu {
 
     memory: Arc<MachineMemory>,
     tlb: Tlb,
+    /// For each entry of the TLB the uses that host translations were made for.
+    used: [u8; crate::tlb::ENTRIES_MAX],
 
     /// Cycles in each mode up to `mode_since`, when the present one began.
     mode_cycles: [u64; 3],
@@ -322,6 +332,7 @@ impl Cpu {
             shared_clock: None,
             recorder: None,
             tlb: Tlb::new(entries),
+            used: [0; crate::tlb::ENTRIES_MAX],
             mode_cycles: [0; 3],
             mode_since: Cycles(0),
             mode: Mode::Kernel,
@@ -442,14 +453,14 @@ impl Cpu {
     /// The index of an entry that would match the same address; nothing has changed then.
     pub fn tlb_write(&mut self, index: usize, entry: TlbEntry) -> Result<TlbEntry, usize> {
         let old = self.tlb.write(index, entry)?;
-        self.forget(&old);
+        self.forget(index, &old);
         Ok(old)
     }
 
     /// Hides a TLB entry and drops every host translation of it. Returns what it was.
     pub fn tlb_invalidate(&mut self, index: usize) -> TlbEntry {
         let old = self.tlb.invalidate(index);
-        self.forget(&old);
+        self.forget(index, &old);
         old
     }
 
@@ -458,6 +469,7 @@ impl Cpu {
         for index in 0..self.tlb.len() {
             self.tlb.invalidate(index);
         }
+        self.used.fill(0);
         self.flush_host_translations();
     }
 
@@ -469,15 +481,27 @@ impl Cpu {
         self.translate(self.effective_address(vaddr), access)
     }
 
-    fn forget(&mut self, entry: &TlbEntry) {
-        if entry.hidden {
-            return;
-        }
+    /// Drops the host translations that were made of the entry that was at `index`.
+    fn forget(&mut self, index: usize, entry: &TlbEntry) {
+        let used = std::mem::take(&mut self.used[index]);
         let bytes = 2 * entry.page_bytes();
         let first = entry.vpn2 & !(bytes - 1);
-        self.loads.remove(first, bytes);
-        self.stores.remove(first, bytes);
-        self.fetches.remove(first, bytes);
+        if used & Use::Load as u8 != 0 {
+            self.loads.remove(first, bytes);
+        }
+        if used & Use::Store as u8 != 0 {
+            self.stores.remove(first, bytes);
+        }
+        if used & Use::Fetch as u8 != 0 {
+            self.fetches.remove(first, bytes);
+        }
+    }
+
+    /// Notes that a host translation is made of what `found` was found in.
+    fn note_use(&mut self, found: &Found, how: Use) {
+        if let Some(index) = found.entry {
+            self.used[index] |= how as u8;
+        }
     }
 
     fn flush_host_translations(&mut self) {
@@ -601,7 +625,8 @@ impl Cpu {
         if pc & 3 != 0 {
             return Err(Exception::AddressError { vaddr: pc, access });
         }
-        let (address, is_private) = self.translate_for_cache(pc, access)?;
+        let found = self.find(pc, access)?;
+        let address = found.address;
         if !self.is_memory(address) {
             return Err(Exception::BusError { access });
         }
@@ -615,9 +640,10 @@ impl Cpu {
         let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
         self.counters.fetch_translations += 1;
         self.fetches.insert(pc, self.context, page, slot, self.no_entry_points);
-        if is_private {
+        if found.is_private {
             self.fetches.set_private(pc);
         }
+        self.note_use(&found, Use::Fetch);
         self.executing = page;
         Ok(slot)
     }
@@ -633,7 +659,7 @@ impl Cpu {
     /// Delivers `exception`, or gives it to the monitor. `Stop::Until` says that the CPU would go on
     /// for ever raising it.
     fn raise(&mut self, exception: Exception, site: FaultSite, handler: &mut Handler<'_, '_>) -> Option<Stop> {
-        self.raise_with(exception, site, mips::decode(site.word), handler)
+        self.raise_with(exception, site, None, handler)
     }
 
     /// As `raise`, for an instruction that could not be fetched.
@@ -645,20 +671,27 @@ impl Cpu {
     ) -> Option<Stop> {
         let mut insn = mips::decode(0);
         insn.op = mips::Op::Reserved;
-        self.raise_with(exception, site, insn, handler)
+        self.raise_with(exception, site, Some(insn), handler)
     }
 
     fn raise_with(
         &mut self,
         exception: Exception,
         site: FaultSite,
-        insn: Insn,
+        insn: Option<Insn>,
         handler: &mut Handler<'_, '_>,
     ) -> Option<Stop> {
         self.counters.exceptions += 1;
+        if let Exception::TlbRefill { vaddr, .. } = exception
+            && let Some(handler) = handler
+            && handler.refill(self, vaddr)
+        {
+            return None;
+        }
         let FaultSite { in_delay_slot, next_pc, word } = site;
         let pc = self.regs.pc;
         if self.monitored {
+            let insn = insn.unwrap_or_else(|| mips::decode(word));
             let trap = Trap { exception, pc, in_delay_slot, next_pc, insn, word };
             let Some(handler) = handler else { return Some(Stop::Trap(trap)) };
             return (handler.take(self, &trap) == Taken::LookAround).then_some(Stop::LookAround);

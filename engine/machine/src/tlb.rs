@@ -17,7 +17,7 @@ use crate::cp0::{Cp0, entry_hi, page_grain, page_mask};
 use crate::{AccessKind, Asid, Exception};
 
 /// Most entries that a TLB can have.
-const ENTRIES_MAX: usize = 64;
+pub(crate) const ENTRIES_MAX: usize = 64;
 /// Address bits inside a pair of the smallest pages.
 const PAIR_SHIFT: u32 = 13;
 

@@ -81,7 +81,8 @@ impl Monitor {
             slot.hardware.cpu.set_accelerator(accelerator);
         }
         let threads = (config.host_threads > 1)
-            .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads).build())
+            // The thread that asks for a round takes part.
+            .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads - 1).build())
             .transpose()
             .map_err(|error| MonitorError::Machine(format!("host threads: {error}")))?;
         let memmap = Memmap::new(Arc::clone(&memory))?;
@@ -342,15 +343,26 @@ impl Monitor {
             interleave: self.config.interleave,
             end: round_end,
         };
-        let mut groups = grouped(&mut self.cpus, &self.groups);
-        groups.retain(|group| group.iter().any(|slot| slot.hardware.cpu.now < round_end));
+        let groups = grouped(&mut self.cpus, &self.groups);
+        let (busy, idle): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| round.is_busy(group));
+        // Waking a host thread costs more than letting time go by.
+        idle.into_iter().for_each(|group| round.run(group));
         match &self.threads {
-            Some(threads) if groups.len() > 1 => threads.scope(|scope| {
-                for group in groups {
-                    scope.spawn(move |_| round.run(group));
-                }
-            }),
-            _ => groups.into_iter().for_each(|group| round.run(group)),
+            Some(threads) if busy.len() > 1 => {
+                let hands = busy.len().min(self.config.host_threads);
+                let groups = Mutex::new(busy.into_iter());
+                let next = || groups.lock().expect("nobody panics with the lock").next();
+                let work = || {
+                    while let Some(group) = next() {
+                        round.run(group);
+                    }
+                };
+                threads.in_place_scope(|scope| {
+                    (1..hands).for_each(|_| scope.spawn(|_| work()));
+                    work();
+                });
+            }
+            _ => busy.into_iter().for_each(|group| round.run(group)),
         }
     }
 

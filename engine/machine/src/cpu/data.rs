@@ -4,7 +4,7 @@
 //! of the interpreter then knows what to stop with.
 
 use super::translation::Plain;
-use super::{Cpu, Fault};
+use super::{Cpu, Fault, Use};
 use crate::cp0::Mode;
 use crate::segments::{self, Segment};
 use crate::{AccessKind, Exception, MachineAddr, PAGE_BYTES};
@@ -17,6 +17,16 @@ pub(super) enum Stored {
     CodeChanged,
     /// Not done; `Cpu::fault` says why.
     Fault,
+}
+
+/// Where an address leads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) address: MachineAddr,
+    /// Only in this address space, although the context does not have it.
+    pub(super) is_private: bool,
+    /// The entry of the TLB that says so.
+    pub(super) entry: Option<usize>,
 }
 
 /// An access that found no memory behind its address.
@@ -71,17 +81,19 @@ impl Cpu {
     #[inline(never)]
     pub(super) fn load_around_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
-        let (address, is_private) = match self.translate_for_cache(vaddr, AccessKind::Load) {
-            Ok((address, is_private)) => (MachineAddr(address.0 & !(bytes - 1)), is_private),
+        let found = match self.find(vaddr, AccessKind::Load) {
+            Ok(found) => found,
             Err(exception) => return self.refuse(exception),
         };
+        let address = MachineAddr(found.address.0 & !(bytes - 1));
         if !self.is_memory(address) {
             let bytes = bytes as u8;
             self.fault = Fault::Bus(Unanswered { address: address.0, vaddr, bytes, value: None });
             return None;
         }
         self.counters.load_translations += 1;
-        self.loads.insert(vaddr, self.context, address.page(), is_private);
+        self.note_use(&found, Use::Load);
+        self.loads.insert(vaddr, self.context, address.page(), found.is_private);
         Some(self.read_memory(address, bytes))
     }
 
@@ -124,13 +136,15 @@ impl Cpu {
         if let Some(address) = self.stores.machine_address(vaddr, self.context) {
             return Some(address);
         }
-        let (address, is_private) = match self.translate_for_cache(vaddr, AccessKind::Store) {
+        let found = match self.find(vaddr, AccessKind::Store) {
             Ok(found) => found,
             Err(exception) => return self.refuse(exception),
         };
+        let address = found.address;
         if self.is_memory(address) && !self.memory.is_code(address.page()) {
             self.counters.store_translations += 1;
-            self.stores.insert(vaddr, self.context, address.page(), is_private);
+            self.note_use(&found, Use::Store);
+            self.stores.insert(vaddr, self.context, address.page(), found.is_private);
         }
         Some(address)
     }
@@ -163,30 +177,28 @@ impl Cpu {
 
     /// Walks segments and TLB as an access would, without side effects.
     pub(super) fn translate(&self, vaddr: u64, access: AccessKind) -> Result<MachineAddr, Exception> {
-        self.translate_for_cache(vaddr, access).map(|(address, _)| address)
+        self.find(vaddr, access).map(|found| found.address)
     }
 
-    /// As `translate`; also says whether the translation is private to the address space although the context
-    /// does not have it.
+    /// As `translate`, with all that a host translation depends on.
     #[inline]
-    pub(super) fn translate_for_cache(
-        &self,
-        vaddr: u64,
-        access: AccessKind,
-    ) -> Result<(MachineAddr, bool), Exception> {
+    pub(super) fn find(&self, vaddr: u64, access: AccessKind) -> Result<Found, Exception> {
         match segments::classify(vaddr, self.mode, &self.cp0) {
             Err(_) => Err(Exception::AddressError { vaddr, access }),
-            Ok(Segment::Unmapped { phys, .. }) => Ok((MachineAddr(phys), false)),
-            Ok(Segment::Mapped) => self.translate_mapped(vaddr, access),
+            Ok(Segment::Unmapped { phys, .. }) => {
+                Ok(Found { address: MachineAddr(phys), is_private: false, entry: None })
+            }
+            Ok(Segment::Mapped) => self.find_mapped(vaddr, access),
         }
     }
 
-    fn translate_mapped(&self, vaddr: u64, access: AccessKind) -> Result<(MachineAddr, bool), Exception> {
+    fn find_mapped(&self, vaddr: u64, access: AccessKind) -> Result<Found, Exception> {
         let Some(index) = self.tlb.find(segments::tlb_address(vaddr), self.asid) else {
             return Err(Exception::TlbRefill { vaddr, access });
         };
         let entry = self.tlb.get(index);
         let address = entry.translate(vaddr, access, self.cp0.page_grain)?;
-        Ok((MachineAddr(address), !entry.global && self.mode != Mode::User))
+        let is_private = !entry.global && self.mode != Mode::User;
+        Ok(Found { address: MachineAddr(address), is_private, entry: Some(index) })
     }
 }

@@ -46,6 +46,18 @@ pub(super) struct Round<'a> {
 }
 
 impl Round<'_> {
+    /// Whether a CPU of the group may have instructions to execute in this round.
+    pub(super) fn is_busy(self, group: &[&mut CpuSlot]) -> bool {
+        group.iter().any(|slot| {
+            let now = slot.hardware.cpu.now;
+            now < self.end
+                && slot.queue.iter().any(|id| {
+                    let vcpu = &mut lock(self.vms, id.vm).vcpus[id.vcpu as usize];
+                    !vcpu.is_blocked() && (vcpu.is_runnable(now) || vcpu.wake_time() < self.end)
+                })
+        })
+    }
+
     /// Runs the CPUs of a group to the end of the round: one alone in one go, several in short slices in turn.
     /// When one needs a decision, the others wait for it at the end of the slice.
     pub(super) fn run(self, mut group: Vec<&mut CpuSlot>) {
