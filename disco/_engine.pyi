@@ -22,6 +22,7 @@ __all__ = [
     "__version__",
     "assemble",
     "build_profile",
+    "cost_meanings",
     "default_costs",
     "disassemble",
     "instruction_rows",
@@ -35,6 +36,8 @@ build_profile: str
 
 #: Names of the monitor's actions that cost cycles, with their default costs.
 default_costs: dict[str, int]
+#: What each of these actions is, in a sentence.
+cost_meanings: dict[str, str]
 #: NumPy dtype descriptions of the rows of the pmap and the memmap.
 pmap_dtype: dict[str, Any]
 memmap_dtype: dict[str, Any]

@@ -433,6 +433,19 @@ def image_remove(
 
 
 @app.command()
+def costs(as_json: Json = False) -> None:
+    """
+    What each action of the monitor costs, in simulated cycles.
+
+    'Machine(costs={"shootdown": 400})' changes a row in Python. docs/costs.md has the handler behind
+    each default, instruction by instruction.
+    """
+    from disco.cli import costs as command
+
+    command.show(as_json=as_json)
+
+
+@app.command()
 def version() -> None:
     """Versions of Disco and of what it was built with."""
     import platform

@@ -1,6 +1,7 @@
 """What each action of the monitor costs, in simulated cycles.
 
-The names and defaults are the engine's: it does the work and charges for it. A caller changes single
+The names and defaults are the engine's: it does the work and charges for it; where the defaults come from is in
+docs/costs.md. A caller changes single
 rows and keeps the rest, so that an experiment reads as its difference: `Machine(costs={"shootdown": 400})`.
 """
 
@@ -19,6 +20,11 @@ COST_CYCLES_MAX = 1_000_000_000
 def default_costs() -> dict[str, int]:
     """Cycles by action, as the engine charges them if nobody says otherwise. A copy."""
     return dict(_engine.default_costs)
+
+
+def meanings() -> dict[str, str]:
+    """What each action is, in a sentence, by action."""
+    return dict(_engine.cost_meanings)
 
 
 def complete(changes: Mapping[str, int]) -> Mapping[str, int]:

@@ -53,6 +53,11 @@ mod _engine {
             costs.set_item(action, cycles)?;
         }
         module.add("default_costs", costs)?;
+        let meanings = PyDict::new(py);
+        for (action, meaning) in resident::Costs::meanings() {
+            meanings.set_item(action, meaning)?;
+        }
+        module.add("cost_meanings", meanings)?;
         let mut event = module.getattr("PageFault")?;
         for class in ["DeviceAccess", "PostedWrites", "VcpuStopped", "Followed"] {
             event = event.bitor(module.getattr(class)?)?;

@@ -1,16 +1,14 @@
 //! What the monitor's actions cost, in cycles of the simulated machine.
 //!
-//! Disco's handlers are Rust here, so they execute no simulated instructions; they are charged by this
-//! table, which the user can see and change. The defaults estimate a handler written for a MIPS64 CPU,
-//! counted in instructions at one a cycle, with page zeroing and copying at one doubleword a cycle and a
-//! half; they lie in the range of the paper's Table 2, where a fast refill (10 cycles natively at its
-//! clock) takes 1.35 times as long and every privileged instruction of a handler adds to that.
+//! Disco's handlers are Rust here, so they execute no simulated instructions; they are charged by this table,
+//! which the user can see (`disco costs`) and change. Each default is the length of a handler for this machine's
+//! CPU at an instruction a cycle. The handlers are in docs/costs.md, and a test counts them.
 
 macro_rules! costs {
-    ($($(#[$doc:meta])* $name:ident = $default:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident = $default:literal,)*) => {
         /// Cycles charged for each action of the monitor.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct Costs { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Costs { $($(#[doc = $doc])* pub $name: u64,)* }
 
         impl Default for Costs {
             fn default() -> Costs {
@@ -22,6 +20,11 @@ macro_rules! costs {
             /// Every action with its cost, in the table's order.
             pub fn rows(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// What each action is, in the table's order.
+            pub fn meanings() -> Vec<(&'static str, String)> {
+                vec![$((stringify!($name), [$($doc),*].concat().trim().to_owned()),)*]
             }
 
             /// Changes one cost. False if no action has that name.
@@ -40,31 +43,31 @@ costs! {
     /// Entering the monitor and leaving it: vector, save and restore of scratch registers, dispatch.
     trap = 24,
     /// A second-level TLB lookup that hits, with the hardware TLB write.
-    l2tlb_hit = 14,
+    l2tlb_hit = 22,
     /// A lookup that misses.
-    l2tlb_miss = 8,
+    l2tlb_miss = 15,
     /// A lookup in the virtual TLB.
     virtual_tlb_lookup = 20,
     /// From a physical page to a ready TLB entry: pmap read, merge, TLB write, second-level TLB fill, backmap.
-    map = 40,
+    map = 55,
     /// Setting the virtual CP0 for an exception and going to the guest's vector.
-    forward = 30,
+    forward = 31,
     /// Decoding and emulating a privileged instruction that touches no TLB.
-    emulate = 20,
+    emulate = 23,
     /// Emulating a TLB instruction, mapping apart.
-    emulate_tlb = 40,
+    emulate_tlb = 44,
     /// Posting an interrupt to a vCPU.
-    interrupt = 60,
+    interrupt = 68,
     /// A page fault's way through the monitor, without zeroing.
-    page_fault = 400,
+    page_fault = 57,
     /// Zeroing a page.
-    page_zero = 768,
+    page_zero = 644,
     /// Copying a page.
-    page_copy = 1536,
-    /// Taking one page out of the TLBs of a VM.
-    shootdown = 250,
+    page_copy = 1222,
+    /// Taking one page out of the TLBs of a CPU that runs the VM.
+    shootdown = 117,
     /// An access to a device register.
-    device_access = 300,
+    device_access = 48,
     /// Putting another vCPU on a CPU: registers, virtual CP0, TLB flush.
-    vcpu_switch = 600,
+    vcpu_switch = 153,
 }
