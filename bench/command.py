@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.document.write_text(_with_tables(options.document.read_text(), text))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the guests
+    load = os.getloadavg()[0]
     console = Console(stderr=True)
     if _engine.build_profile != "release":
         console.print(f"the engine is a {_engine.build_profile} build: its speed means little")
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _run_all(sessions, index, options, results, console)
         except KeyboardInterrupt:
             results.failures.append("interrupted; the figures are of what had ended by then")
-    whole = _record(options, *conclude(sessions, results), results)
+    whole = _record(options, load, *conclude(sessions, results), results)
     shown = Console()
     shown.print(table.tables(whole), width=None if shown.is_terminal else _WIDTH)
     for failure in results.failures:
@@ -303,11 +304,16 @@ def _watched(console: Console, what: str) -> Iterator[Status]:
 
 
 def _record(
-    options: Options, measured: Sequence[Figures], goals: Sequence[Goal], results: Results
+    options: Options,
+    load: float,
+    measured: Sequence[Figures],
+    goals: Sequence[Goal],
+    results: Results,
 ) -> dict[str, Any]:
     return {
         "engine": {"version": _engine.__version__, "build_profile": _engine.build_profile},
-        "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "model": _cpu_model()},
+        "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "model": _cpu_model()}
+        | {"load": load},
         "date": datetime.now(UTC).date().isoformat(),
         "qemu": _qemu_version() if options.has_qemu else None,
         "runs": options.runs,

@@ -59,7 +59,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     """Rows, goals and counters as Markdown tables."""
     rows, host = record["rows"], record["host"]
     text = (
-        f"One session on {record['date']}, a host with {host['cpus']} CPUs ({host['model']}),"
+        f"One session on {record['date']}, a host with {host['cpus']} CPUs ({host['model']})"
+        f" and a load of {host['load']:.1f} before it,"
         f" {record['qemu'] or 'without QEMU'}; medians of {record['runs']} runs in the"
         f" {record['form']} form.\n\n"
     )

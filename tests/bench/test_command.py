@@ -71,7 +71,7 @@ def test_without_qemu_disco_runs_alone_and_says_how_to_get_it(
 
 
 RECORD = {
-    "host": {"cpus": 2, "model": "Model T"},
+    "host": {"cpus": 2, "model": "Model T", "load": 0.25},
     "date": "1997-10-05",
     "qemu": None,
     "runs": 3,
@@ -108,9 +108,8 @@ def test_a_record_is_shown_again_as_markdown(
 ) -> None:
     assert command.main(["--markdown", "--record", str(record)]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith(
-        "One session on 1997-10-05, a host with 2 CPUs (Model T), without QEMU"
-    )
+    assert shown[0].startswith("One session on 1997-10-05, a host with 2 CPUs (Model T) and a load")
+    assert "of 0.2 before it, without QEMU; medians of 3 runs in the quick form." in shown[0]
     assert "| integer | sort of words | 2.00 | 4.00 | 2.00 | 2.50 | 500 | 250 |" in shown
     assert "| fast | 2.00 x | at least 4 x | missed |" in shown
     assert any(line.startswith("| sort | 2 | 0 |") for line in shown)
