@@ -11,6 +11,16 @@ runs. What a program reads goes to standard output; progress, warnings and error
     130     Ctrl-C
 """
 
-from disco.cli.app import main
+import sys
 
-__all__ = ["main"]
+from disco.cli import status
+
+
+def main() -> None:
+    """Entry point. Ctrl-C counts from here on, while the rest is still being imported."""
+    try:
+        from disco.cli.app import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(status.INTERRUPTED)

@@ -294,14 +294,16 @@ def test_ctrl_c_at_any_time_ends_with_130_and_leaves_nothing_behind(loop, tmp_pa
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(1 << 20))
     before = set(tmp_path.iterdir())
+    program = "from disco.cli import main; print('up', flush=True); main()"
     child = subprocess.Popen(
-        [sys.executable, "-m", "disco.cli", *small(loop, "--disk", str(disk), "--json")],
+        [sys.executable, "-c", program, *small(loop, "--disk", str(disk), "--json")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     children.append(child)
-    time.sleep(0.6 + 1.5 * random.Random(seed).random())
+    assert child.stdout is not None and child.stdout.readline() == "up\n"
+    time.sleep(2 * random.Random(seed).random())
     child.send_signal(signal.SIGINT)
     output, errors = child.communicate(timeout=20)
     assert child.returncode == 130, errors
