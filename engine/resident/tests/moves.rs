@@ -206,7 +206,8 @@ fn whoever_moves_takes_everything_along_with_any_number_of_host_threads() {
         let one = run(1, seed);
         assert!(!one.events.iter().any(|event| matches!(event, Event::VcpuStopped { .. })), "a register was lost");
         for place in 0..all_vcpus().len() {
-            assert!(counter(&one, place, "vcpu_moves") > 5, "vCPU {place} has hardly moved");
+            let moves = counter(&one, place, "vcpu_moves");
+            assert!(moves >= 3, "seed {seed}: vCPU {place} has hardly moved: {moves}");
         }
         for memory in &one.memory[..KEEPERS as usize] {
             assert!(guest::dwords(memory)[0] > 100, "it has looked");
