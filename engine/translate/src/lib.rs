@@ -86,7 +86,7 @@ impl std::error::Error for BufferError {}
 pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
     let room = Room::shared_by(cpus);
     let one = |_| -> Result<Option<Box<dyn Accelerator>>, BufferError> {
-        Ok(Some(Box::new(Translator::sharing(Options::default(), room.clone())?)))
+        Ok(Some(Box::new(Translator::sharing(Options::for_each_of(cpus), room.clone())?)))
     };
     (0..cpus).map(one).collect()
 }

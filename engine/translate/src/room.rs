@@ -12,7 +12,7 @@ const TOTAL_BYTES: usize = 8 << 20;
 const SHARE_BYTES_MIN: usize = 2 << 20;
 /// What each of many may have: that adds a twentieth to the time of a boot.
 const SHARE_BYTES_LEAST: usize = 1 << 20;
-const FEW_CPUS: usize = 4;
+pub(crate) const FEW_CPUS: usize = 4;
 
 /// The part of one translator.
 #[derive(Debug)]

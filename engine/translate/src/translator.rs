@@ -12,7 +12,7 @@ use rustc_hash::FxBuildHasher;
 use crate::BufferError;
 use crate::flow::Flow;
 use crate::region::{Pins, Source};
-use crate::room::Room;
+use crate::room::{self, Room};
 use crate::uses::Registers;
 use crate::x86_64::buffer::CodeBuffer;
 use crate::x86_64::codegen::{self, Plan};
@@ -30,12 +30,34 @@ pub struct Options {
     /// When execution crossed this often between regions of a page, they are merged; the next time takes
     /// four times as many.
     pub crossings_min: u32,
+    /// Pages that the CPU keeps decoded.
+    pub decoded_pages_max: usize,
+}
+
+/// Decoded pages of each of few CPUs: the text that a kernel and some programs use by turns. With a third of
+/// them, forking and executing small programs took half as long again.
+const DECODED_PAGES_FEW_CPUS: usize = 384;
+/// Decoded pages of each of many CPUs.
+const DECODED_PAGES_MANY_CPUS: usize = 128;
+
+impl Options {
+    /// For each of `cpus` CPUs.
+    pub fn for_each_of(cpus: usize) -> Options {
+        let is_few = cpus <= room::FEW_CPUS;
+        let decoded_pages_max = if is_few { DECODED_PAGES_FEW_CPUS } else { DECODED_PAGES_MANY_CPUS };
+        Options { decoded_pages_max, ..Options::default() }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
         // Making code of a region takes as long as some ten thousand crossings.
-        Options { buffer_bytes: 32 << 20, heat_min: 16, crossings_min: 30_000 }
+        Options {
+            buffer_bytes: 32 << 20,
+            heat_min: 16,
+            crossings_min: 30_000,
+            decoded_pages_max: DECODED_PAGES_FEW_CPUS,
+        }
     }
 }
 
@@ -304,6 +326,10 @@ impl Translator {
 impl Accelerator for Translator {
     fn heat_min(&self) -> u8 {
         self.options.heat_min
+    }
+
+    fn decoded_pages_max(&self) -> usize {
+        self.options.decoded_pages_max
     }
 
     fn no_entry_points(&self) -> u64 {

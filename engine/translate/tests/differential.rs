@@ -299,7 +299,7 @@ impl Side {
         cpu.regs.fpr = *floats;
         cpu.regs.pc = BASE;
         if is_translated {
-            let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4 };
+            let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4, ..Options::default() };
             cpu.set_accelerator(Some(Box::new(Translator::new(options).unwrap())));
         }
         Side { cpu, memory, handler }

@@ -65,6 +65,10 @@ pub trait Accelerator: Debug + Send + Sync {
     /// Runs entered this often are offered.
     fn heat_min(&self) -> u8;
 
+    /// Most pages that the CPU keeps decoded, of about 10 KiB each. A run in a page that is dropped is counted
+    /// from zero again.
+    fn decoded_pages_max(&self) -> usize;
+
     /// What the fetch cache holds of a page of which nothing is known.
     fn no_entry_points(&self) -> u64;
 
@@ -145,7 +149,8 @@ impl Cpu {
         self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
         self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
         self.fetches.forget_entry_points(self.no_entry_points);
-        self.code = super::CodeCache::new(accelerator.is_some());
+        let pages = accelerator.as_ref().map_or(super::code::PAGE_COUNT_MAX, |it| it.decoded_pages_max());
+        self.code = super::CodeCache::new(pages);
         self.accelerator = accelerator;
     }
 

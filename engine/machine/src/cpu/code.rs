@@ -37,9 +37,7 @@ const COUNTED: u8 = 128;
 const TRANSLATED: u8 = 255;
 
 /// 384 pages take 3.9 MiB: the kernel text that Debian's boot touches often, and a program's.
-const PAGE_COUNT_MAX: usize = 384;
-/// With an accelerator, which keeps what is executed often in a form of its own.
-const PAGE_COUNT_MAX_ACCELERATED: usize = 128;
+pub(super) const PAGE_COUNT_MAX: usize = 384;
 
 /// A decoded machine page.
 #[derive(Debug)]
@@ -281,9 +279,8 @@ impl Default for CodeCache {
 }
 
 impl CodeCache {
-    /// An empty cache for a CPU with or without an accelerator.
-    pub(super) fn new(is_accelerated: bool) -> CodeCache {
-        let page_count_max = if is_accelerated { PAGE_COUNT_MAX_ACCELERATED } else { PAGE_COUNT_MAX };
+    /// An empty cache of so many pages.
+    pub(super) fn new(page_count_max: usize) -> CodeCache {
         CodeCache { page_count_max, ..CodeCache::default() }
     }
 
