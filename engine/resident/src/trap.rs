@@ -47,6 +47,7 @@ pub struct Monitored<'a> {
 pub struct Since {
     instructions: u64,
     now: Cycles,
+    pc: u64,
     is_user: bool,
 }
 
@@ -120,26 +121,28 @@ impl Monitored<'_> {
     /// Lets guest instructions run, and the traps between them be taken.
     fn execute(&mut self, cpu: &mut Cpu, until: Cycles) {
         self.begin(cpu);
-        let (now, pc) = (cpu.now, cpu.regs.pc);
-        let is_recording = self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording());
-        let stop = cpu.run_monitored(self, if is_recording { until.min(Cycles(now.0 + 1)) } else { until });
+        // A follower wants to see each instruction.
+        let until = if self.is_recording() { until.min(Cycles(cpu.now.0 + 1)) } else { until };
+        let stop = cpu.run_monitored(self, until);
         if !matches!(stop, Stop::Until | Stop::LookAround) {
             unreachable!("a monitored CPU traps instead of {stop:?}")
         }
-        let cycles = self.account(cpu);
-        if is_recording && cycles > 0 {
-            self.on(cpu).note_instruction(pc, now, cycles);
-        }
+        self.account(cpu);
+    }
+
+    fn is_recording(&self) -> bool {
+        self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording())
     }
 
     /// Guest instructions run from now on.
     fn begin(&mut self, cpu: &Cpu) {
         let is_user = cpu.cp0.mode() == Mode::User;
-        self.vcpu.since = Since { instructions: cpu.instructions, now: cpu.now, is_user };
+        self.vcpu.since = Since { instructions: cpu.instructions, now: cpu.now, pc: cpu.regs.pc, is_user };
     }
 
-    /// Accounts for the guest instructions since `begin`, and says how many cycles they took.
-    fn account(&mut self, cpu: &Cpu) -> u64 {
+    /// Accounts for the guest instructions since `begin`, and shows them to a follower that records: also a branch
+    /// whose delay slot has trapped, which will be executed again.
+    fn account(&mut self, cpu: &mut Cpu) {
         let since = self.vcpu.since;
         let cycles = cpu.now.0 - since.now.0;
         self.vcpu.counters.instructions += cpu.instructions - since.instructions;
@@ -148,7 +151,9 @@ impl Monitored<'_> {
         } else {
             self.vcpu.counters.cycles_kernel += cycles;
         }
-        cycles
+        if cycles > 0 && self.is_recording() {
+            self.on(cpu).note_instruction(since.pc, since.now, cycles);
+        }
     }
 }
 
