@@ -33,16 +33,16 @@ demo: $(BUILT)
 	@$(BIN)/disco demo
 
 test: $(BUILT)
-	cargo test --release $(MANIFEST) --workspace
+	cargo test --profile tests $(MANIFEST) --workspace
 	$(BIN)/python -m pytest
 
 test-fast: $(BUILT)
-	cargo test --release $(MANIFEST) --workspace
+	cargo test --profile tests $(MANIFEST) --workspace
 	$(BIN)/python -m pytest -m 'not slow'
 
 lint: $(BUILT)
 	cargo fmt $(MANIFEST) --all --check
-	cargo clippy --release $(MANIFEST) --workspace --all-targets -- -D warnings
+	cargo clippy --profile tests $(MANIFEST) --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -60,7 +60,7 @@ bench-quick: $(BUILT)
 
 SECONDS ?= 3600
 fuzz: $(BUILT)
-	DIFFERENTIAL_SECONDS=$(SECONDS) cargo test --release $(MANIFEST) -p disco-translate --test differential -- --nocapture
+	DIFFERENTIAL_SECONDS=$(SECONDS) cargo test --profile tests $(MANIFEST) -p disco-translate --test differential -- --nocapture
 	DISCO_FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/isa/test_random_streams.py
 
 clean:
