@@ -21,6 +21,7 @@ __all__ = [
     "VcpuStopped",
     "__version__",
     "assemble",
+    "backmap_dtype",
     "build_profile",
     "cost_meanings",
     "default_costs",
@@ -38,8 +39,9 @@ build_profile: str
 default_costs: dict[str, int]
 #: What each of these actions is, in a sentence.
 cost_meanings: dict[str, str]
-#: NumPy dtype descriptions of the rows of the pmap and the memmap.
+#: NumPy dtype descriptions of the rows of the pmap, its backmaps and the memmap.
 pmap_dtype: dict[str, Any]
+backmap_dtype: dict[str, Any]
 memmap_dtype: dict[str, Any]
 
 @final
@@ -195,6 +197,10 @@ class Engine:
         (place it and call again; nothing was written)."""
     def pmap(self, vm: int) -> memoryview:
         """The VM's pmap, a row a physical page, shared without copy (dtype `pmap_dtype`)."""
+    def backmaps(self, vm: int) -> memoryview:
+        """The backmaps of the VM's pages, shared without copy (dtype `backmap_dtype`)."""
+    def users(self, mpn: int) -> list[tuple[int, int]]:
+        """The (VM, physical page) pairs that use a machine page. ValueError when there is no such page."""
     def memmap(self) -> memoryview:
         """The memmap, a row a machine page, shared without copy (dtype `memmap_dtype`)."""
 

@@ -379,8 +379,22 @@ class Monitor:
 
     @property
     def memmap(self) -> NDArray[np.void]:
-        """A row a machine page: owner, mappers. The engine's memory; read it between runs."""
+        """A row a machine page: owner, number of users, and the first user's VM and physical page.
+
+        The engine's memory; read it between runs. `users` has all users of a page.
+        """
         return memmap_of(self._engine)
+
+    def users(self, machine_page: int) -> list[tuple[int, int]]:
+        """The (VM number, physical page) pairs that use a guests' machine page, in order.
+
+        Raises:
+            ConfigError: the machine has no such page.
+        """
+        try:
+            return self._engine.users(machine_page)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(str(error)) from None
 
     def cpu_counters(self, cpu: int) -> dict[str, int]:
         """A CPU's instructions, its clock as `now`, and where its time went.

@@ -24,7 +24,14 @@ from disco.devices.uart import Uart
 from disco.errors import ConfigError, DiscoError, MemoryExhausted
 from disco.guests import command as guest_command
 from disco.guests.platform import Platform
-from disco.monitor.accounting import Usage, has_page, pmap_of, usage_of
+from disco.monitor.accounting import (
+    BACKMAP_DTYPE,
+    Usage,
+    backmaps_of,
+    pmap_of,
+    present_pages,
+    usage_of,
+)
 from disco.monitor.board import Board
 from disco.monitor.console import Console
 from disco.monitor.memory import VmMemory
@@ -170,7 +177,7 @@ class VirtualMachine:
 
     def restart(self) -> None:
         """Power-on state of memory, devices and vCPUs, then `boot`."""
-        for ppn in np.flatnonzero(has_page(self.pmap)).tolist():
+        for ppn in present_pages(self.pmap):
             self._engine.unmap_page(self.number, ppn)
         self.board.reset()
         self._start()
@@ -250,13 +257,25 @@ class VirtualMachine:
 
     @property
     def pmap(self) -> NDArray[np.void]:
-        """A row a physical page: machine page, state, writable, backmaps.
+        """A row a physical page: machine page, state, writable, overflowed.
 
         The engine's memory; read it between runs. Once the VM has ended it stays as it was then.
         """
         if self._final is not None:
             return self._final.pmap
         return pmap_of(self._engine, self.number)
+
+    @property
+    def backmaps(self) -> NDArray[np.void]:
+        """A row a physical page that a TLB may hold: the page, and the virtual pages that map it.
+
+        In each of the `count` backmaps of a row, bits 63:12 are the address, bit 8 says that it is global,
+        and bits 7:0 are the ASID otherwise. A page whose pmap row is overflowed has no row here. The
+        engine's memory; read it between runs. Once the VM has ended there are none.
+        """
+        if self._final is not None:
+            return np.empty(0, dtype=BACKMAP_DTYPE)
+        return backmaps_of(self._engine, self.number)
 
     def registers(self, vcpu: int = 0) -> dict[str, int]:
         """pc, hi, lo, r0 to r31 and the virtual CP0 by the manual's names, now or when it ended."""

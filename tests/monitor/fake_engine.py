@@ -25,16 +25,16 @@ scripts: dict[int, list[tuple[Any, ...]]] = {}
 
 default_costs = {"trap": 24, "page_fault": 400}
 pmap_dtype = {
-    "names": ["mpn", "state", "writable", "backmap_count", "overflowed", "backmaps"],
-    "formats": ["<u4", "u1", "u1", "u1", "u1", "(3,)<u8"],
-    "offsets": [0, 4, 5, 6, 7, 8],
-    "itemsize": 32,
+    "names": ["mpn", "state", "writable", "overflowed"],
+    "formats": ["<u4", "u1", "u1", "u1"],
+    "offsets": [0, 4, 5, 6],
+    "itemsize": 8,
 }
 memmap_dtype = {
-    "names": ["owner", "mapper_count", "served_vm", "mappers"],
-    "formats": ["<u2", "<u2", "<u4", "(4,2)<u4"],
-    "offsets": [0, 2, 4, 8],
-    "itemsize": 40,
+    "names": ["ppn", "vm", "owner", "users"],
+    "formats": ["<u4", "<u2", "u1", "u1"],
+    "offsets": [0, 4, 6, 7],
+    "itemsize": 8,
 }
 ABSENT, PRIVATE = 0, 2
 NOBODY, GUEST = 0, 1

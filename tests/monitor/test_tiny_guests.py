@@ -154,8 +154,23 @@ def test_pmap_and_memmap_tell_the_same_story(monitor, tmp_path):
         present = np.flatnonzero(vm.pmap["state"] == 2)
         machine_pages = vm.pmap["mpn"][present]
         assert len(set(machine_pages)) == len(present) > 0
-        assert (memmap["mappers"][machine_pages, 0, 0] == vm.number).all()
-        assert (memmap["mappers"][machine_pages, 0, 1] == present).all()
+        assert (memmap["vm"][machine_pages] == vm.number).all()
+        assert (memmap["ppn"][machine_pages] == present).all()
+        assert (memmap["users"][machine_pages] == 1).all()
+        assert monitor.users(int(machine_pages[0])) == [(vm.number, int(present[0]))]
+
+
+def test_backmaps_say_where_a_page_is_mapped(monitor, tmp_path):
+    vm = booted(monitor, tmp_path, "vm", LATE_OK)
+    monitor.run(seconds=0.001)
+    code = vm.registers()["pc"] >> 12 << 12
+    rows = vm.backmaps[vm.backmaps["count"] > 0]
+    assert (vm.pmap["state"][rows["ppn"]] == 2).all()
+    addresses = {int(row["ppn"]): row["backmaps"][: row["count"]].tolist() for row in rows}
+    assert code | 1 << 8 in addresses[(code & 0x1FFF_FFFF) >> 12], "a kernel address is global"
+    monitor.run(seconds=1)
+    assert vm.has_ended
+    assert len(vm.backmaps) == 0
 
 
 def test_an_ended_vm_returns_every_page(monitor, tmp_path):

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use machine::cp0::REGISTERS;
-use machine::{Cycles, PhysAddr, PhysRange, Ppn};
+use machine::{Cycles, Mpn, PhysAddr, PhysRange, Ppn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -203,6 +203,20 @@ impl Engine {
 
     fn pmap<'py>(&mut self, py: Python<'py>, vm: u32) -> PyResult<Bound<'py, PyAny>> {
         TableView::memoryview(py, self.monitor.vm(vm).map_err(to_py)?.pmap.table().region())
+    }
+
+    fn backmaps<'py>(&mut self, py: Python<'py>, vm: u32) -> PyResult<Bound<'py, PyAny>> {
+        TableView::memoryview(py, self.monitor.vm(vm).map_err(to_py)?.pmap.backmap_table().region())
+    }
+
+    /// The (VM, physical page) pairs that use a machine page.
+    fn users(&self, mpn: u32) -> PyResult<Vec<(u32, u32)>> {
+        let memmap = self.monitor.memmap();
+        if mpn as usize >= memmap.table().rows() {
+            let rows = memmap.table().rows();
+            return Err(PyValueError::new_err(format!("machine page {mpn} asked; there are {rows}")));
+        }
+        Ok(memmap.users(Mpn(mpn)).iter().map(|user| (user.vm, user.ppn)).collect())
     }
 
     fn memmap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

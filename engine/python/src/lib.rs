@@ -64,6 +64,7 @@ mod _engine {
         }
         module.add("Event", event)?;
         module.add("pmap_dtype", super::tables::pmap_dtype(py)?)?;
+        module.add("backmap_dtype", super::tables::backmap_dtype(py)?)?;
         module.add("memmap_dtype", super::tables::memmap_dtype(py)?)?;
         Ok(())
     }

@@ -60,21 +60,30 @@ pub fn pmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("mpn", "<u4", std::mem::offset_of!(PmapRow, mpn)),
         ("state", "u1", std::mem::offset_of!(PmapRow, state)),
         ("writable", "u1", std::mem::offset_of!(PmapRow, writable)),
-        ("backmap_count", "u1", std::mem::offset_of!(PmapRow, backmap_count)),
         ("overflowed", "u1", std::mem::offset_of!(PmapRow, overflowed)),
-        ("backmaps", "(3,)<u8", std::mem::offset_of!(PmapRow, backmaps)),
     ];
     dtype(py, &fields, size_of::<PmapRow>())
 }
 
-/// The rows of the memmap; `mappers` are (VM, physical page) pairs.
+/// The rows of backmaps.
+pub fn backmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    use pmap::BackmapRow;
+    let fields = [
+        ("ppn", "<u4", std::mem::offset_of!(BackmapRow, ppn)),
+        ("count", "<u4", std::mem::offset_of!(BackmapRow, count)),
+        ("backmaps", "(3,)<u8", std::mem::offset_of!(BackmapRow, backmaps)),
+    ];
+    dtype(py, &fields, size_of::<BackmapRow>())
+}
+
+/// The rows of the memmap.
 pub fn memmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     use memmap::MemmapRow;
     let fields = [
-        ("owner", "<u2", std::mem::offset_of!(MemmapRow, owner)),
-        ("mapper_count", "<u2", std::mem::offset_of!(MemmapRow, mapper_count)),
-        ("served_vm", "<u4", std::mem::offset_of!(MemmapRow, served_vm)),
-        ("mappers", "(4,2)<u4", std::mem::offset_of!(MemmapRow, mappers)),
+        ("ppn", "<u4", std::mem::offset_of!(MemmapRow, ppn)),
+        ("vm", "<u2", std::mem::offset_of!(MemmapRow, vm)),
+        ("owner", "u1", std::mem::offset_of!(MemmapRow, owner)),
+        ("users", "u1", std::mem::offset_of!(MemmapRow, users)),
     ];
     dtype(py, &fields, size_of::<MemmapRow>())
 }

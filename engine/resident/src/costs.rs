@@ -49,7 +49,7 @@ costs! {
     /// A lookup in the virtual TLB.
     virtual_tlb_lookup = 20,
     /// From a physical page to a ready TLB entry: pmap read, merge, TLB write, second-level TLB fill, backmap.
-    map = 55,
+    map = 67,
     /// Setting the virtual CP0 for an exception and going to the guest's vector.
     forward = 31,
     /// Decoding and emulating a privileged instruction that touches no TLB.
@@ -59,7 +59,7 @@ costs! {
     /// Posting an interrupt to a vCPU.
     interrupt = 68,
     /// A page fault's way through the monitor, without zeroing.
-    page_fault = 57,
+    page_fault = 51,
     /// Zeroing a page.
     page_zero = 644,
     /// Copying a page.

@@ -4,12 +4,16 @@
 //! the (VM, physical page) pairs that use it, and from there to the virtual addresses in TLBs. Rows change
 //! only between rounds.
 //!
+//! A row has room for the one user that nearly every page has. The users of a page that has several are in a set
+//! beside the table, all of them, so a page costs eight bytes and can be shared by any number.
+//!
 //! A node hands out returned pages first, the latest first, and then those that nobody has had yet, in order.
 //! Returned pages give their host memory back and read as zero when they are handed out again. A row of zeros
 //! is one of nobody's page, so neither a row nor a list is written for a page before somebody has it.
 //!
 //! Source: Disco (SOSP'97) section 4.2.3.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,12 +34,8 @@ pub enum Owner {
     Monitor = 2,
 }
 
-/// (VM, physical page) pairs that a row can name.
-pub const MAPPERS: usize = 4;
-
 /// One use of a machine page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mapper {
     /// The VM's number.
     pub vm: u32,
@@ -43,29 +43,53 @@ pub struct Mapper {
     pub ppn: u32,
 }
 
-/// One row, 40 bytes, as Python sees it. Whose memory the page is follows from its number.
+/// VMs that a machine can have had: their numbers fit into a row.
+pub const VMS_MAX: u32 = 1 << 16;
+
+/// One row, 8 bytes, as Python sees it. Whose memory the page is follows from its number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MemmapRow {
+    /// The physical page of the first user.
+    pub ppn: u32,
+    /// The first user's VM; for a page of the monitor's, the VM that it serves.
+    pub vm: u16,
     /// An [`Owner`].
-    pub owner: u16,
-    /// How many of `mappers` are in use.
-    pub mapper_count: u16,
-    /// For a monitor page, the VM it serves plus one, or 0.
-    pub served_vm: u32,
-    /// Which VMs use the page, as which of their pages.
-    pub mappers: [Mapper; MAPPERS],
+    pub owner: u8,
+    /// How many (VM, physical page) pairs use the page, [`USERS_MANY`] if there are so many or more. A page of the
+    /// monitor's is used by the VM that it serves, or by none.
+    pub users: u8,
 }
 
-// SAFETY: repr(C), 2 + 2 + 4 + 4 * 8 = 40 bytes without padding, plain integers.
+/// What `users` says when it cannot count any further.
+pub const USERS_MANY: u8 = u8::MAX;
+
+// SAFETY: repr(C), 4 + 2 + 1 + 1 = 8 bytes without padding, plain integers.
 unsafe impl Row for MemmapRow {}
-const _: () = assert!(size_of::<MemmapRow>() == 40);
+const _: () = assert!(size_of::<MemmapRow>() == 8);
+
+impl MemmapRow {
+    fn guest(user: Mapper, users: usize) -> MemmapRow {
+        let users = u8::try_from(users).unwrap_or(USERS_MANY);
+        MemmapRow { ppn: user.ppn, vm: vm_field(user.vm), owner: Owner::Guest as u8, users }
+    }
+
+    fn first_user(&self) -> Mapper {
+        Mapper { vm: self.vm.into(), ppn: self.ppn }
+    }
+}
+
+fn vm_field(vm: u32) -> u16 {
+    u16::try_from(vm).expect("no VM has a number beyond VMS_MAX")
+}
 
 /// The table of the machine, and its free pages.
 #[derive(Debug)]
 pub struct Memmap {
     memory: Arc<MachineMemory>,
     table: Table<MemmapRow>,
+    /// Every use of the pages that have more than one.
+    shared: BTreeSet<(Mpn, Mapper)>,
     free: Vec<FreePages>,
 }
 
@@ -103,7 +127,8 @@ impl Memmap {
         if own_pages >= pages {
             return Err(MemoryError::Shape { nodes: memory.nodes(), bytes_per_node: memory.bytes_per_node() });
         }
-        let mut memmap = Memmap { table: Table::new(memory.page_rows())?, free: Vec::new(), memory };
+        let mut memmap =
+            Memmap { table: Table::new(memory.page_rows())?, shared: BTreeSet::new(), free: Vec::new(), memory };
         for node in 0..memmap.memory.nodes() {
             memmap.start_node(NodeId(node), own_pages);
         }
@@ -113,7 +138,7 @@ impl Memmap {
     fn start_node(&mut self, node: NodeId, own_pages: u32) {
         let first = self.memory.first_page(node).0;
         for page in first..first + own_pages {
-            let row = MemmapRow { owner: Owner::Monitor as u16, ..MemmapRow::default() };
+            let row = MemmapRow { owner: Owner::Monitor as u8, ..MemmapRow::default() };
             self.table.set(page as usize, row);
         }
         let fresh = first + own_pages..first + self.memory.pages_per_node();
@@ -138,44 +163,69 @@ impl Memmap {
     /// Takes a free page of `node`, zeroed, for a VM's physical page. `None`: the node is full.
     pub fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
         let mpn = self.free[usize::from(node.0)].take()?;
-        self.table.update(mpn.0 as usize, |row| {
-            row.owner = Owner::Guest as u16;
-            row.mapper_count = 1;
-            row.mappers[0] = Mapper { vm, ppn: page.0 };
-        });
+        self.table.set(mpn.0 as usize, MemmapRow::guest(Mapper { vm, ppn: page.0 }, 1));
         Some(mpn)
     }
 
     /// Takes a free page of `node` for the monitor's tables of a VM. `None`: the node is full.
     pub fn allocate_for_monitor(&mut self, node: NodeId, vm: u32) -> Option<Mpn> {
         let mpn = self.free[usize::from(node.0)].take()?;
-        self.table.update(mpn.0 as usize, |row| {
-            row.owner = Owner::Monitor as u16;
-            row.served_vm = vm + 1;
-        });
+        let row = MemmapRow { owner: Owner::Monitor as u8, vm: vm_field(vm), users: 1, ppn: 0 };
+        self.table.set(mpn.0 as usize, row);
         Some(mpn)
+    }
+
+    /// Who uses a page of guests', in order.
+    pub fn users(&self, page: Mpn) -> Vec<Mapper> {
+        let row = self.row(page);
+        match (row.owner, row.users) {
+            (owner, 1) if owner == Owner::Guest as u8 => vec![row.first_user()],
+            _ => self.users_in_set(page).collect(),
+        }
+    }
+
+    fn users_in_set(&self, page: Mpn) -> impl Iterator<Item = Mapper> {
+        const LAST: Mapper = Mapper { vm: u32::MAX, ppn: u32::MAX };
+        self.shared.range((page, Mapper::default())..=(page, LAST)).map(|(_, user)| *user)
+    }
+
+    /// Adds a use to a page of guests' that has one.
+    pub fn share(&mut self, page: Mpn, vm: u32, ppn: Ppn) {
+        let row = self.row(page);
+        assert_eq!(row.owner, Owner::Guest as u8, "the page is a guest's");
+        if row.users == 1 {
+            self.shared.insert((page, row.first_user()));
+        }
+        let is_new = self.shared.insert((page, Mapper { vm, ppn: ppn.0 }));
+        assert!(is_new, "a physical page of a VM uses a machine page once");
+        self.count_users(page);
     }
 
     /// Takes one use away from a page; the last one frees it. TLBs must not hold it any more.
     pub fn release(&mut self, page: Mpn, vm: u32, ppn: Ppn) {
-        let mut row = self.row(page);
-        let used = usize::from(row.mapper_count);
-        let place = row.mappers[..used]
-            .iter()
-            .position(|mapper| *mapper == Mapper { vm, ppn: ppn.0 })
-            .expect("a VM releases only pages that it maps");
-        row.mappers.copy_within(place + 1..used, place);
-        row.mappers[used - 1] = Mapper::default();
-        row.mapper_count -= 1;
-        self.table.set(page.0 as usize, row);
-        if row.mapper_count == 0 {
+        let (row, user) = (self.row(page), Mapper { vm, ppn: ppn.0 });
+        if row.users == 1 {
+            assert!(row.first_user() == user, "a VM releases only pages that it maps");
             self.free_page(page);
+        } else {
+            assert!(self.shared.remove(&(page, user)), "a VM releases only pages that it maps");
+            self.count_users(page);
         }
+    }
+
+    /// Writes the row of a page whose uses in the set have changed; a single one needs no set.
+    fn count_users(&mut self, page: Mpn) {
+        let count = self.users_in_set(page).take(usize::from(USERS_MANY)).count();
+        let first = self.users_in_set(page).next().expect("a shared page has users");
+        if count == 1 {
+            self.shared.remove(&(page, first));
+        }
+        self.table.set(page.0 as usize, MemmapRow::guest(first, count));
     }
 
     /// Returns a page of the monitor's to its node.
     pub fn release_for_monitor(&mut self, page: Mpn) {
-        assert_eq!(self.row(page).owner, Owner::Monitor as u16, "the page is the monitor's");
+        assert_eq!(self.row(page).owner, Owner::Monitor as u8, "the page is the monitor's");
         self.free_page(page);
     }
 
@@ -232,6 +282,44 @@ mod tests {
         let written = rows.filter(|row| *row != MemmapRow::default()).count();
         let pages = memmap.memory.pages_per_node() as usize;
         assert_eq!(written, 3 * (pages - memmap.free_pages(NodeId(0))), "the monitor's own");
+    }
+
+    #[test]
+    fn a_shared_page_names_its_users_and_the_last_one_frees_it() {
+        let mut memmap = memmap(1, 4);
+        let before = memmap.free_pages(NodeId(0));
+        let page = memmap.allocate(NodeId(0), 3, Ppn(8)).expect("room");
+        let users = |memmap: &Memmap| {
+            let row = memmap.row(page);
+            let named: Vec<_> = memmap.users(page).iter().map(|user| (user.vm, user.ppn)).collect();
+            assert_eq!((u32::from(row.vm), row.ppn), named[0], "the row has the first");
+            (row.users, named)
+        };
+        assert_eq!(users(&memmap), (1, vec![(3, 8)]));
+        memmap.share(page, 2, Ppn(9));
+        memmap.share(page, 3, Ppn(7)); // a VM may use it as several of its pages
+        assert_eq!(users(&memmap), (3, vec![(2, 9), (3, 7), (3, 8)]));
+        memmap.release(page, 2, Ppn(9));
+        assert_eq!(users(&memmap), (2, vec![(3, 7), (3, 8)]));
+        memmap.release(page, 3, Ppn(8));
+        assert_eq!(users(&memmap), (1, vec![(3, 7)]));
+        assert!(memmap.shared.is_empty(), "one user has room in the row");
+        memmap.release(page, 3, Ppn(7));
+        assert_eq!((memmap.users(page), memmap.free_pages(NodeId(0))), (vec![], before));
+    }
+
+    #[test]
+    fn a_page_can_have_more_users_than_its_row_can_count() {
+        let mut memmap = memmap(1, 4);
+        let page = memmap.allocate(NodeId(0), 0, Ppn(0)).expect("room");
+        for ppn in 1..300 {
+            memmap.share(page, 0, Ppn(ppn));
+        }
+        assert_eq!((memmap.row(page).users, memmap.users(page).len()), (USERS_MANY, 300));
+        for ppn in 0..299 {
+            memmap.release(page, 0, Ppn(ppn));
+        }
+        assert_eq!(memmap.users(page), [Mapper { vm: 0, ppn: 299 }]);
     }
 
     #[test]

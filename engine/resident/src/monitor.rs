@@ -30,8 +30,8 @@ use crate::Counters;
 use crate::counters::{ByCause, CpuTime};
 use crate::event::Event;
 use crate::follow::{Follower, MissKind};
-use crate::memmap::Memmap;
-use crate::pmap::{PageState, PmapRow};
+use crate::memmap::{Memmap, VMS_MAX};
+use crate::pmap::{PageState, Pmap};
 use crate::schedule::{Pool, PoolPlan, VcpuId};
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::vm::Vm;
@@ -139,18 +139,21 @@ impl Monitor {
             )));
         }
         let id = self.vms.len() as u32;
+        if id >= VMS_MAX {
+            return Err(MonitorError::Machine(format!("VM {id} asked; a machine can have had {VMS_MAX}")));
+        }
         let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries)?;
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
         self.vms.push(Some(Mutex::new(vm)));
         Ok(id)
     }
 
-    /// The monitor's tables of a VM live in machine memory: a pmap row a page of RAM, and the TLBs.
+    /// The monitor's tables of a VM live in machine memory: the pmap, and the TLBs.
     fn take_table_pages(&mut self, vm: u32, ram: &[PhysRange], vcpus: u32) -> Result<Vec<Mpn>> {
         const L2TLB_ENTRY_BYTES: u64 = 32;
-        let rows: u64 = ram.iter().map(|range| range.bytes / PAGE_BYTES).sum();
+        let ram_pages: u64 = ram.iter().map(|range| range.bytes / PAGE_BYTES).sum();
         let tlbs = u64::from(vcpus) * self.config.l2tlb_entries as u64 * L2TLB_ENTRY_BYTES;
-        let bytes = rows * size_of::<PmapRow>() as u64 + tlbs;
+        let bytes = Pmap::bytes(ram_pages) + tlbs;
         let pages = bytes.div_ceil(PAGE_BYTES) as usize;
         let node = (0..self.config.nodes)
             .map(NodeId)

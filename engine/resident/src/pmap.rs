@@ -1,10 +1,14 @@
 //! The pmap of a VM: a row a physical page, with what it is, where it is, and who maps it.
 //!
-//! The *backmaps* of a row are the virtual addresses under which the page went into a TLB, so that the
-//! monitor can take it out again without searching. A row has room for three (a kernel's direct map, a
-//! user's mapping and one more); when a fourth comes, the row is marked `overflowed` and a shootdown
-//! searches the VM's TLBs instead. A backmap may be stale (the guest has dropped the mapping itself):
-//! taking out what is not there does no harm.
+//! The *backmaps* of a page are the virtual addresses under which it went into a TLB, so that the monitor can
+//! take it out again without searching. There is room for three (a kernel's direct map, a user's mapping and
+//! one more); when a fourth comes, the page's row is marked `overflowed` and a shootdown searches the VM's TLBs
+//! instead. A backmap may be stale (the guest has dropped the mapping itself): taking out what is not there does
+//! no harm.
+//!
+//! Backmaps lie in a table of their own, because only pages that a TLB may hold need any, and TLBs are small. Page
+//! `n` has row `n` modulo the number of rows. Two pages that want the same row are at least 64 MiB apart; the one
+//! that was mapped last has it, and the other is overflowed. So a page costs eight bytes, however large the VM.
 //!
 //! A row of zeros says *absent*, which is what nearly all RAM of a VM is at first, and what memory of the host
 //! is until it is touched: so a VM that uses little of its memory has a pmap that costs little.
@@ -51,7 +55,7 @@ impl PageState {
     }
 }
 
-/// One row, 32 bytes, as Python sees it.
+/// One row, 8 bytes, as Python sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct PmapRow {
@@ -61,30 +65,48 @@ pub struct PmapRow {
     pub state: u8,
     /// 1 if the VM may write the page.
     pub writable: u8,
-    /// How many of `backmaps` are in use.
-    pub backmap_count: u8,
-    /// 1 if more mappings were made than `backmaps` can name.
+    /// 1 if more mappings were made than its backmaps name.
     pub overflowed: u8,
+    /// 0.
+    pub reserved: u8,
+}
+
+// SAFETY: repr(C), 4 + 4 * 1 = 8 bytes without padding, plain integers.
+unsafe impl Row for PmapRow {}
+const _: () = assert!(size_of::<PmapRow>() == 8);
+
+/// Backmaps that a page can have.
+pub const BACKMAPS: usize = 3;
+
+/// The backmaps of one page, 32 bytes, as Python sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct BackmapRow {
+    /// The page, if `count` is not 0.
+    pub ppn: u32,
+    /// How many of `backmaps` are in use.
+    pub count: u32,
     /// See [`Backmap`].
     pub backmaps: [u64; BACKMAPS],
 }
 
-/// Backmaps a row can name.
-pub const BACKMAPS: usize = 3;
+// SAFETY: repr(C), 2 * 4 + 3 * 8 = 32 bytes without padding, plain integers.
+unsafe impl Row for BackmapRow {}
+const _: () = assert!(size_of::<BackmapRow>() == 32);
 
-// SAFETY: repr(C), 4 + 4 * 1 + 3 * 8 = 32 bytes without padding, plain integers.
-unsafe impl Row for PmapRow {}
-const _: () = assert!(size_of::<PmapRow>() == 32);
+impl BackmapRow {
+    /// The backmaps in use.
+    pub fn used(&self) -> &[u64] {
+        &self.backmaps[..self.count as usize]
+    }
+}
+
+/// Rows of backmaps that a VM has at most: enough for 64 MiB in one piece.
+pub const BACKMAP_ROWS_MAX: usize = 1 << 14;
 
 impl PmapRow {
-    const NOTHING: PmapRow = PmapRow {
-        mpn: 0,
-        state: PageState::Nothing as u8,
-        writable: 0,
-        backmap_count: 0,
-        overflowed: 0,
-        backmaps: [0; BACKMAPS],
-    };
+    const NOTHING: PmapRow =
+        PmapRow { mpn: 0, state: PageState::Nothing as u8, writable: 0, overflowed: 0, reserved: 0 };
 
     /// The state, as a type.
     pub fn state(&self) -> PageState {
@@ -119,6 +141,8 @@ impl Backmap {
 #[derive(Debug)]
 pub struct Pmap {
     table: Table<PmapRow>,
+    /// A power of two of rows.
+    backmaps: Table<BackmapRow>,
     /// Whole pages.
     ram: Vec<PhysRange>,
 }
@@ -129,12 +153,24 @@ impl Pmap {
     /// # Errors
     /// [`MemoryError::Host`] when the host refuses the address space.
     pub fn new(pages: usize, ram: &[PhysRange]) -> Result<Pmap, MemoryError> {
-        Ok(Pmap { table: Table::new(pages)?, ram: ram.to_vec() })
+        let backmap_rows = pages.next_power_of_two().min(BACKMAP_ROWS_MAX);
+        Ok(Pmap { table: Table::new(pages)?, backmaps: Table::new(backmap_rows)?, ram: ram.to_vec() })
+    }
+
+    /// Bytes of the rows of a VM with `ram_pages` pages of RAM.
+    pub fn bytes(ram_pages: u64) -> u64 {
+        let backmap_rows = ram_pages.next_power_of_two().min(BACKMAP_ROWS_MAX as u64);
+        ram_pages * size_of::<PmapRow>() as u64 + backmap_rows * size_of::<BackmapRow>() as u64
     }
 
     /// The shared table.
     pub fn table(&self) -> &Table<PmapRow> {
         &self.table
+    }
+
+    /// The shared table of backmaps.
+    pub fn backmap_table(&self) -> &Table<BackmapRow> {
+        &self.backmaps
     }
 
     /// The row of a page. Where there is neither RAM nor a device it says [`PageState::Nothing`], also beyond
@@ -164,6 +200,7 @@ impl Pmap {
     /// Takes a page's machine page away. Mappings of it must have been shot down.
     pub fn set_absent(&mut self, page: Ppn) {
         assert!(self.is_ram(page), "only RAM is absent");
+        self.clear_backmaps(page);
         self.table.set(page.0 as usize, PmapRow::default());
     }
 
@@ -171,6 +208,7 @@ impl Pmap {
     pub fn set_page(&mut self, page: Ppn, mpn: Mpn, state: PageState, writable: bool) {
         assert!(state.has_page() && self.is_ram(page), "only RAM has a machine page");
         assert!(!(writable && state == PageState::Shared), "a shared page is never writable");
+        self.clear_backmaps(page);
         let row = PmapRow { mpn: mpn.0, state: state as u8, writable: writable.into(), ..PmapRow::default() };
         self.table.set(page.0 as usize, row);
     }
@@ -183,28 +221,60 @@ impl Pmap {
     /// Notes that the page is now in a TLB under this address.
     #[inline]
     pub fn record(&mut self, page: Ppn, backmap: Backmap) {
-        self.table.update(page.0 as usize, |row| {
-            let used = usize::from(row.backmap_count);
-            if row.overflowed != 0 || row.backmaps[..used].contains(&backmap.0) {
-                return;
+        if self.table.get(page.0 as usize).overflowed != 0 {
+            return;
+        }
+        let index = self.backmap_index(page);
+        let row = self.backmaps.get(index);
+        if row.ppn != page.0 || row.count == 0 {
+            self.evict_backmaps(index);
+            let backmaps = [backmap.0, 0, 0];
+            self.backmaps.set(index, BackmapRow { ppn: page.0, count: 1, backmaps });
+        } else if !row.used().contains(&backmap.0) {
+            self.add_backmap(page, backmap);
+        }
+    }
+
+    fn add_backmap(&mut self, page: Ppn, backmap: Backmap) {
+        let index = self.backmap_index(page);
+        let mut row = self.backmaps.get(index);
+        match row.backmaps.get_mut(row.count as usize) {
+            Some(free) => {
+                *free = backmap.0;
+                row.count += 1;
+                self.backmaps.set(index, row);
             }
-            match row.backmaps.get_mut(used) {
-                Some(free) => {
-                    *free = backmap.0;
-                    row.backmap_count += 1;
-                }
-                None => row.overflowed = 1,
-            }
-        });
+            None => self.evict_backmaps(index),
+        }
+    }
+
+    /// Empties a row of backmaps; a page that had them is overflowed then.
+    fn evict_backmaps(&mut self, index: usize) {
+        let row = self.backmaps.get(index);
+        if row.count != 0 {
+            self.table.update(row.ppn as usize, |row| row.overflowed = 1);
+            self.backmaps.set(index, BackmapRow::default());
+        }
+    }
+
+    /// The backmaps of a page. They are all that there are unless its row is overflowed; then there are none.
+    pub fn backmaps(&self, page: Ppn) -> BackmapRow {
+        let row = self.backmaps.get(self.backmap_index(page));
+        if row.ppn == page.0 { row } else { BackmapRow::default() }
     }
 
     /// Forgets the mappings of a page; the caller has taken them out of every TLB.
     pub fn clear_backmaps(&mut self, page: Ppn) {
-        self.table.update(page.0 as usize, |row| {
-            row.backmap_count = 0;
-            row.overflowed = 0;
-            row.backmaps = [0; BACKMAPS];
-        });
+        self.table.update(page.0 as usize, |row| row.overflowed = 0);
+        let index = self.backmap_index(page);
+        if self.backmaps.get(index).ppn == page.0 {
+            self.backmaps.set(index, BackmapRow::default());
+        }
+    }
+
+    #[inline]
+    fn backmap_index(&self, page: Ppn) -> usize {
+        page.0 as usize & (self.backmaps.rows() - 1)
     }
 }
 
@@ -237,15 +307,38 @@ mod tests {
     fn a_fourth_mapping_marks_the_row_overflowed_and_clearing_forgets_all() {
         let mut pmap = small(4);
         pmap.set_page(Ppn(1), Mpn(9), PageState::Private, true);
-        for asid in 0..4 {
+        for asid in 0..3 {
             pmap.record(Ppn(1), Backmap::new(0x1000, Asid(asid), false));
             pmap.record(Ppn(1), Backmap::new(0x1000, Asid(asid), false));
+            assert_eq!((pmap.backmaps(Ppn(1)).count, pmap.row(Ppn(1)).overflowed), (u32::from(asid) + 1, 0));
         }
-        let row = pmap.row(Ppn(1));
-        assert_eq!((row.backmap_count, row.overflowed), (3, 1));
+        pmap.record(Ppn(1), Backmap::new(0x1000, Asid(3), false));
+        assert_eq!((pmap.backmaps(Ppn(1)).count, pmap.row(Ppn(1)).overflowed), (0, 1));
         pmap.clear_backmaps(Ppn(1));
-        let row = pmap.row(Ppn(1));
-        assert_eq!((row.mpn, row.backmap_count, row.overflowed), (9, 0, 0));
+        assert_eq!((pmap.row(Ppn(1)).mpn, pmap.backmaps(Ppn(1)).count, pmap.row(Ppn(1)).overflowed), (9, 0, 0));
+    }
+
+    #[test]
+    fn of_two_pages_for_one_row_of_backmaps_the_later_has_it_and_the_other_is_overflowed() {
+        let ram = PhysRange { base: PhysAddr(0), bytes: 3 * BACKMAP_ROWS_MAX as u64 * PAGE_BYTES };
+        let mut pmap = Pmap::new(3 * BACKMAP_ROWS_MAX, &[ram]).expect("sparse table");
+        let pages = [5, 5 + BACKMAP_ROWS_MAX as u32, 5 + 2 * BACKMAP_ROWS_MAX as u32].map(Ppn);
+        let backmap = Backmap::new(0x1000, Asid(0), false);
+        let overflowed = |pmap: &Pmap| pages.map(|page| pmap.row(page).overflowed);
+        let counts = |pmap: &Pmap| pages.map(|page| pmap.backmaps(page).count);
+        for page in pages {
+            pmap.set_page(page, Mpn(page.0 + 1), PageState::Private, true);
+            pmap.record(page, backmap);
+        }
+        assert_eq!((overflowed(&pmap), counts(&pmap)), ([1, 1, 0], [0, 0, 1]));
+        pmap.record(pages[0], backmap); // nothing can be known of it until it is shot down
+        assert_eq!((overflowed(&pmap), counts(&pmap)), ([1, 1, 0], [0, 0, 1]));
+        pmap.clear_backmaps(pages[0]); // of no concern to who has the row
+        assert_eq!((overflowed(&pmap), counts(&pmap)), ([0, 1, 0], [0, 0, 1]));
+        pmap.record(pages[0], backmap);
+        assert_eq!((overflowed(&pmap), counts(&pmap)), ([0, 1, 1], [1, 0, 0]));
+        pmap.set_absent(pages[0]);
+        assert_eq!(counts(&pmap), [0, 0, 0]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn others_memory(monitor: &Monitor, hostile: u32, victim_results: Mpn) -> Vec<(M
     let mut sums = Vec::new();
     for page in (0..table.rows() as u32).map(Mpn) {
         let row = monitor.memmap().row(page);
-        let is_own = row.owner == Owner::Guest as u16 && row.mappers[0].vm == hostile;
+        let is_own = row.owner == Owner::Guest as u8 && u32::from(row.vm) == hostile;
         // Pages may move between the free list and the hostile VM; free ones read as zero, which is checked too.
         if is_own || !memory.contains(page.address(), PAGE_BYTES) || page == victim_results {
             continue;
@@ -74,7 +74,7 @@ fn others_memory(monitor: &Monitor, hostile: u32, victim_results: Mpn) -> Vec<(M
         let mut bytes = vec![0; PAGE_BYTES as usize];
         memory.read(page.address(), &mut bytes);
         let sum = guest::dwords(&bytes).iter().fold(0u64, |sum, value| sum.rotate_left(5) ^ value);
-        if row.owner == Owner::Nobody as u16 {
+        if row.owner == Owner::Nobody as u8 {
             assert_eq!(sum, 0, "free machine page {page} was written");
         } else {
             sums.push((page, sum));
@@ -395,6 +395,6 @@ fn check_own_pages(monitor: &mut Monitor, vm: u32, seed: u64) {
     for (page, row) in rows {
         assert_eq!(row.state(), PageState::Private, "seed {seed}");
         let owner = monitor.memmap().row(Mpn(row.mpn));
-        assert_eq!((owner.mappers[0].vm, owner.mappers[0].ppn), (vm, page), "seed {seed}");
+        assert_eq!((u32::from(owner.vm), owner.ppn), (vm, page), "seed {seed}");
     }
 }

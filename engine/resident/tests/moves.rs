@@ -205,10 +205,12 @@ fn whoever_moves_takes_everything_along_with_any_number_of_host_threads() {
     for seed in 0..3 {
         let one = run(1, seed);
         assert!(!one.events.iter().any(|event| matches!(event, Event::VcpuStopped { .. })), "a register was lost");
-        for place in 0..all_vcpus().len() {
-            let moves = counter(&one, place, "vcpu_moves");
-            assert!(moves >= 3, "seed {seed}: vCPU {place} has hardly moved: {moves}");
-        }
+        let moves: Vec<u64> = (0..all_vcpus().len()).map(|place| counter(&one, place, "vcpu_moves")).collect();
+        let sum: u64 = moves.iter().sum();
+        assert!(
+            moves.iter().all(|count| *count > 0) && sum > 60,
+            "seed {seed}: they have hardly moved: {moves:?}"
+        );
         for memory in &one.memory[..KEEPERS as usize] {
             assert!(guest::dwords(memory)[0] > 100, "it has looked");
         }

@@ -36,21 +36,21 @@ fn check(monitor: &mut Monitor, vms: &[u32], free_at_start: usize) {
                 PageState::Private => {
                     assert_eq!(used.insert(row.mpn, (*vm, page)), None, "machine page {} twice", row.mpn);
                 }
-                _ => assert_eq!((row.mpn, row.backmap_count, row.overflowed), (0, 0, 0), "page {page}"),
+                _ => assert_eq!((row.mpn, row.overflowed), (0, 0), "page {page}"),
             }
         }
     }
     let mut guest_pages = 0;
     for mpn in 0..monitor.memmap().table().rows() as u32 {
         let row = monitor.memmap().row(Mpn(mpn));
-        let is_guest = row.owner == Owner::Guest as u16;
+        let is_guest = row.owner == Owner::Guest as u8;
         guest_pages += usize::from(is_guest);
         let mapper = used.get(&mpn).copied();
         assert_eq!(is_guest, mapper.is_some(), "machine page {mpn}: {row:?}, used as {mapper:?}");
         if let Some((vm, page)) = mapper {
-            assert_eq!((row.mapper_count, row.mappers[0].vm, row.mappers[0].ppn), (1, vm, page));
+            assert_eq!((row.users, u32::from(row.vm), row.ppn), (1, vm, page));
         } else {
-            assert_eq!(row.mapper_count, 0, "machine page {mpn}");
+            assert!(row.users == 0 || row.owner == Owner::Monitor as u8, "machine page {mpn}");
         }
     }
     let free: usize = (0..NODES).map(|node| monitor.free_pages(node).unwrap()).sum();
@@ -238,7 +238,7 @@ impl World {
         if let Ok(Some(new)) = result {
             assert_eq!(self.monitor.memory().node_of(new), NodeId(node));
             assert_eq!(self.machine_page(page), new);
-            assert_eq!(self.monitor.memmap().row(old).owner, Owner::Nobody as u16, "the old page is free");
+            assert_eq!(self.monitor.memmap().row(old).owner, Owner::Nobody as u8, "the old page is free");
         }
     }
 

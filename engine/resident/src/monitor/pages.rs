@@ -70,16 +70,15 @@ impl Monitor {
 
     /// Takes a physical page out of every TLB of its VM, by the backmaps of its pmap row.
     fn shoot_down(&mut self, vm: u32, page: Ppn) -> Result<()> {
-        let row = self.vm(vm)?.pmap.row(page);
-        let backmaps: Vec<Backmap> =
-            row.backmaps[..usize::from(row.backmap_count)].iter().map(|raw| Backmap(*raw)).collect();
         let state = self.vm(vm)?;
+        let row = state.pmap.row(page);
+        let backmaps = state.pmap.backmaps(page);
         for vcpu in &mut state.vcpus {
             if row.overflowed != 0 {
                 vcpu.l2tlb.shoot_down_page(Mpn(row.mpn));
             }
-            for backmap in &backmaps {
-                vcpu.l2tlb.shoot_down(backmap.vaddr());
+            for backmap in backmaps.used() {
+                vcpu.l2tlb.shoot_down(Backmap(*backmap).vaddr());
             }
         }
         state.pmap.clear_backmaps(page);
