@@ -185,11 +185,21 @@ class Engine:
         """Takes a free page of the node, zeroed, and maps it private and writable. -1: the node is full."""
     def unmap_page(self, vm: int, ppn: int) -> None:
         """Takes the page away from the VM (TLB shootdown through memmap and backmaps) and frees it."""
+    def unmap_all(self, vm: int) -> None:
+        """Takes all pages away from the VM."""
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
         """Changes whether the VM may write the page; takes write permission out of every TLB."""
     def move_page(self, vm: int, ppn: int, node: int) -> int:
         """Copies a private page to a free page of the node and redirects the VM to it. -1: the node is full."""
     def free_pages(self, node: int) -> int: ...
+    def pages_by_node(self, vm: int) -> list[int]:
+        """Machine pages in the VM's pmap."""
+    def table_pages_by_node(self, vm: int) -> list[int]:
+        """Machine pages that hold the monitor's tables for the VM."""
+    def owned_pages_by_node(self, owner: int) -> list[int]:
+        """Machine pages whose rows in the memmap have this `owner`."""
+    def node_of(self, mpn: int) -> int:
+        """The node whose memory the page is. ValueError when there is no such page."""
     def read_physical(self, vm: int, paddr: int, length: int) -> bytes:
         """Reads guest memory; absent pages read as zero. ValueError outside of the VM's RAM."""
     def write_physical(self, vm: int, paddr: int, data: bytes) -> None:

@@ -2,37 +2,25 @@
 
 The counters are the engine's, by its names; the tables are views of the engine's memory. Nothing here
 is kept in step with anything: each figure is read where it is true, when it is asked for.
+
+NumPy is imported by whoever looks at a table: a run that only counts does without its 12 MiB.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from disco import _engine
 from disco._engine import Engine
 
-
-def _dtype(description: Any) -> np.dtype[np.void]:
-    dtype: np.dtype[np.void] = np.dtype(description)
-    return dtype
-
-
-PMAP_DTYPE = _dtype(_engine.pmap_dtype)
-BACKMAP_DTYPE = _dtype(_engine.backmap_dtype)
-MEMMAP_DTYPE = _dtype(_engine.memmap_dtype)
-
-
-#: Rows of a table that are looked at together.
-PIECE_ROWS = 1 << 16
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class PageState(IntEnum):
@@ -86,88 +74,44 @@ class Usage:
         return sum(self.pages_by_node)
 
 
-def pmap_of(engine: Engine, vm: int) -> NDArray[np.void]:
-    """The pmap of a VM, a row a physical page. The engine's memory, not a copy."""
-    return np.frombuffer(engine.pmap(vm), dtype=PMAP_DTYPE)
+def pmap_rows(table: memoryview) -> NDArray[np.void]:
+    """A pmap, a row a physical page. The engine's memory, not a copy."""
+    return _rows(table, _engine.pmap_dtype)
 
 
-def backmaps_of(engine: Engine, vm: int) -> NDArray[np.void]:
+def backmap_rows(table: memoryview | bytes) -> NDArray[np.void]:
     """The backmaps of a VM's pages. The engine's memory, not a copy."""
-    return np.frombuffer(engine.backmaps(vm), dtype=BACKMAP_DTYPE)
+    return _rows(table, _engine.backmap_dtype)
 
 
-def memmap_of(engine: Engine) -> NDArray[np.void]:
+def memmap_rows(table: memoryview) -> NDArray[np.void]:
     """The memmap, a row a machine page. The engine's memory, not a copy."""
-    return np.frombuffer(engine.memmap(), dtype=MEMMAP_DTYPE)
+    return _rows(table, _engine.memmap_dtype)
 
 
-def has_page(pmap: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Which rows of a pmap have a machine page."""
-    state = pmap["state"]
-    present: NDArray[np.bool_] = (state == PageState.PRIVATE) | (state == PageState.SHARED)
-    return present
+def _rows(table: memoryview | bytes, description: Any) -> NDArray[np.void]:
+    import numpy as np
+
+    dtype: np.dtype[np.void] = np.dtype(description)
+    return np.frombuffer(table, dtype=dtype)
 
 
-def present_pages(pmap: NDArray[np.void]) -> Iterator[int]:
-    """The physical pages that have a machine page, in order. Rows may change meanwhile."""
-    for first, rows in _pieces(pmap):
-        yield from (first + np.flatnonzero(has_page(rows))).tolist()
-
-
-def node_of(memmap: NDArray[np.void], pages: Any, nodes: int) -> Any:
-    """The node of a machine page, or of each: the high bits of its number."""
-    return pages // (len(memmap) // nodes)
-
-
-def usage_of(engine: Engine, vm: int, *, vcpus: int, nodes: int) -> Usage:
+def usage_of(engine: Engine, vm: int, *, vcpus: int) -> Usage:
     """What a living VM has used so far."""
-    memmap = memmap_of(engine)
-
-    def is_served(rows: NDArray[np.void]) -> Any:
-        return (rows["owner"] == Owner.MONITOR) & (rows["users"] == 1) & (rows["vm"] == vm)
-
-    own = (rows["mpn"][has_page(rows)] for _, rows in _pieces(pmap_of(engine, vm)))
     return Usage(
         vcpus=tuple(engine.counters(vm, vcpu) for vcpu in range(vcpus)),
-        pages_by_node=_by_node(memmap, own, nodes),
-        monitor_pages_by_node=_by_node(memmap, _pages(memmap, is_served), nodes),
+        pages_by_node=tuple(engine.pages_by_node(vm)),
+        monitor_pages_by_node=tuple(engine.table_pages_by_node(vm)),
     )
 
 
 def pages_by_owner(engine: Engine, nodes: int) -> dict[str, tuple[int, ...]]:
     """Machine pages of the whole machine: "free", "guest" and "monitor", each by node."""
-    memmap = memmap_of(engine)
     owned = {
-        owner.name.lower(): _by_node(memmap, _pages(memmap, partial(_is_owned, owner)), nodes)
+        owner.name.lower(): tuple(engine.owned_pages_by_node(owner))
         for owner in (Owner.GUEST, Owner.MONITOR)
     }
     return {"free": tuple(engine.free_pages(node) for node in range(nodes)), **owned}
-
-
-def _is_owned(owner: Owner, rows: NDArray[np.void]) -> Any:
-    return rows["owner"] == owner
-
-
-def _pieces(table: NDArray[np.void]) -> Iterator[tuple[int, NDArray[np.void]]]:
-    """A table by pieces, with the number of the first row: what is made of all rows would be large."""
-    for first in range(0, len(table), PIECE_ROWS):
-        yield first, table[first : first + PIECE_ROWS]
-
-
-def _pages(
-    memmap: NDArray[np.void], chosen: Callable[[NDArray[np.void]], Any]
-) -> Iterator[NDArray[Any]]:
-    """The machine pages whose rows are chosen, by pieces."""
-    return (first + np.flatnonzero(chosen(rows)) for first, rows in _pieces(memmap))
-
-
-def _by_node(
-    memmap: NDArray[np.void], pages: Iterable[NDArray[Any]], nodes: int
-) -> tuple[int, ...]:
-    count = np.zeros(nodes, dtype=np.int64)
-    for some in pages:
-        count += np.bincount(node_of(memmap, some, nodes), minlength=nodes)
-    return tuple(count.tolist())
 
 
 def host_peak_bytes() -> int:

@@ -28,9 +28,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from disco._engine import (
     DeviceAccess,
     Engine,
@@ -43,7 +40,7 @@ from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
 from disco.guests.images import Image
 from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
-from disco.monitor.accounting import Clock, memmap_of, node_of, pages_by_owner
+from disco.monitor.accounting import Clock, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
@@ -54,6 +51,9 @@ from disco.monitor.vm import Status, VirtualMachine, VmConfig
 from disco.storage.disk import Disk, RawDisk
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from disco._engine import Event
 
 logger = logging.getLogger(__name__)
@@ -228,7 +228,6 @@ class Monitor:
             software=software,
             engine=engine,
             number=number,
-            nodes=self.machine.nodes,
             memory=memory,
         )
         self.vms.append(vm)
@@ -383,7 +382,7 @@ class Monitor:
 
         The engine's memory; read it between runs. `users` has all users of a page.
         """
-        return memmap_of(self._engine)
+        return memmap_rows(self._engine.memmap())
 
     def users(self, machine_page: int) -> list[tuple[int, int]]:
         """The (VM number, physical page) pairs that use a guests' machine page, in order.
@@ -412,8 +411,15 @@ class Monitor:
         return self._engine.cpu_counters(cpu)
 
     def node_of(self, machine_page: int) -> int:
-        """The node whose memory the page is."""
-        return int(node_of(self.memmap, machine_page, self.machine.nodes))
+        """The node whose memory the page is.
+
+        Raises:
+            ConfigError: the machine has no such page.
+        """
+        try:
+            return self._engine.node_of(machine_page)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(str(error)) from None
 
     def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
         """Machine pages now: "free", "guest" and "monitor", each by node."""

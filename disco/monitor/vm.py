@@ -15,29 +15,24 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from disco._engine import Engine
 from disco.devices.uart import Uart
 from disco.errors import ConfigError, DiscoError, MemoryExhausted
 from disco.guests import command as guest_command
 from disco.guests.platform import Platform
-from disco.monitor.accounting import (
-    BACKMAP_DTYPE,
-    Usage,
-    backmaps_of,
-    pmap_of,
-    present_pages,
-    usage_of,
-)
+from disco.monitor.accounting import Usage, backmap_rows, pmap_rows, usage_of
 from disco.monitor.board import Board
 from disco.monitor.console import Console
 from disco.monitor.memory import VmMemory
 from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Software
 from disco.storage.disk import Disk
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Status(StrEnum):
@@ -62,7 +57,7 @@ class Final:
     usage: Usage
     services: tuple[ServiceCost, ...]
     cpus: tuple[int, ...]
-    pmap: NDArray[np.void]
+    pmap: memoryview
     registers: tuple[dict[str, int], ...]
 
 
@@ -116,10 +111,9 @@ class VirtualMachine:
         software: Software,
         engine: Engine,
         number: int,
-        nodes: int,
         memory: VmMemory,
     ) -> None:
-        """`software` is what it boots; `nodes` is how many the machine has."""
+        """`software` is what it boots."""
         self.config = config
         self.number = number
         self.kernel_bits = software.kernel.bits
@@ -129,7 +123,6 @@ class VirtualMachine:
         self.error: DiscoError | None = None
         self._software: Software | None = software
         self._engine = engine
-        self._nodes = nodes
         self._final: Final | None = None
         self.board = Board(engine=engine, vm=number, platform=config.platform, memory=memory)
         self._uart: Uart = self.board.add_console(self.console.write)
@@ -177,8 +170,7 @@ class VirtualMachine:
 
     def restart(self) -> None:
         """Power-on state of memory, devices and vCPUs, then `boot`."""
-        for ppn in present_pages(self.pmap):
-            self._engine.unmap_page(self.number, ppn)
+        self._engine.unmap_all(self.number)
         self.board.reset()
         self._start()
 
@@ -202,7 +194,7 @@ class VirtualMachine:
             usage=self.usage,
             services=self.services,
             cpus=self.cpus,
-            pmap=self.pmap,
+            pmap=self._engine.pmap(self.number),
             registers=tuple(self.registers(vcpu) for vcpu in range(self.vcpu_count)),
         )
         self.status = status
@@ -238,7 +230,7 @@ class VirtualMachine:
         """Counters and pages, now or when it ended."""
         if self._final is not None:
             return self._final.usage
-        return usage_of(self._engine, self.number, vcpus=self.vcpu_count, nodes=self._nodes)
+        return usage_of(self._engine, self.number, vcpus=self.vcpu_count)
 
     def record_services(self) -> None:
         """Records from now on what each service of the guest's kernel costs, for `services`.
@@ -261,9 +253,8 @@ class VirtualMachine:
 
         The engine's memory; read it between runs. Once the VM has ended it stays as it was then.
         """
-        if self._final is not None:
-            return self._final.pmap
-        return pmap_of(self._engine, self.number)
+        final = self._final
+        return pmap_rows(self._engine.pmap(self.number) if final is None else final.pmap)
 
     @property
     def backmaps(self) -> NDArray[np.void]:
@@ -273,9 +264,7 @@ class VirtualMachine:
         and bits 7:0 are the ASID otherwise. A page whose pmap row is overflowed has no row here. The
         engine's memory; read it between runs. Once the VM has ended there are none.
         """
-        if self._final is not None:
-            return np.empty(0, dtype=BACKMAP_DTYPE)
-        return backmaps_of(self._engine, self.number)
+        return backmap_rows(b"" if self.has_ended else self._engine.backmaps(self.number))
 
     def registers(self, vcpu: int = 0) -> dict[str, int]:
         """pc, hi, lo, r0 to r31 and the virtual CP0 by the manual's names, now or when it ended."""

@@ -223,6 +223,22 @@ class Engine:
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
         self.vms[vm].pmap["writable"][ppn] = writable
 
+    def unmap_all(self, vm: int) -> None:
+        for ppn in np.flatnonzero(self.vms[vm].pmap["state"] == PRIVATE).tolist():
+            self.unmap_page(vm, ppn)
+
+    def pages_by_node(self, vm: int) -> list[int]:
+        rows = self.vms[vm].pmap
+        nodes = self._node[rows["mpn"][rows["state"] == PRIVATE]].tolist()
+        return [nodes.count(node) for node in range(self._node[-1] + 1)]
+
+    def table_pages_by_node(self, vm: int) -> list[int]:
+        return [0] * (self._node[-1] + 1)
+
+    def owned_pages_by_node(self, owner: int) -> list[int]:
+        nodes = self._node[self._memmap["owner"] == owner].tolist()
+        return [nodes.count(node) for node in range(self._node[-1] + 1)]
+
     def free_pages(self, node: int) -> int:
         return int(((self._memmap["owner"] == NOBODY) & (self._node == node)).sum())
 

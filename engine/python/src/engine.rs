@@ -8,6 +8,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
+use resident::memmap::Owner;
 use resident::schedule::{PoolPlan, VcpuId};
 use resident::{Costs, EngineKind, Monitor, MonitorConfig};
 
@@ -22,6 +23,16 @@ pub struct Engine {
 
 /// A pool as Python writes it: CPUs, vCPUs (VM, index, weight), whether they form gangs, cycles of a time slice.
 type PoolRow = (Vec<u16>, Vec<(u32, u32, u32)>, bool, u64);
+
+impl Engine {
+    fn check_machine_page(&self, mpn: u32) -> PyResult<()> {
+        let rows = self.monitor.memory().page_rows();
+        if (mpn as usize) < rows {
+            return Ok(());
+        }
+        Err(PyValueError::new_err(format!("machine page {mpn:#x} asked; those below {rows:#x} are possible")))
+    }
+}
 
 #[pymethods]
 impl Engine {
@@ -161,6 +172,10 @@ impl Engine {
         self.monitor.unmap_page(vm, Ppn(ppn)).map_err(to_py)
     }
 
+    fn unmap_all(&mut self, vm: u32) -> PyResult<()> {
+        self.monitor.unmap_all(vm).map_err(to_py)
+    }
+
     fn protect_page(&mut self, vm: u32, ppn: u32, writable: bool) -> PyResult<()> {
         self.monitor.protect_page(vm, Ppn(ppn), writable).map_err(to_py)
     }
@@ -172,6 +187,25 @@ impl Engine {
 
     fn free_pages(&self, node: u16) -> PyResult<usize> {
         self.monitor.free_pages(node).map_err(to_py)
+    }
+
+    fn pages_by_node(&mut self, vm: u32) -> PyResult<Vec<u64>> {
+        self.monitor.pages_by_node(vm).map_err(to_py)
+    }
+
+    fn table_pages_by_node(&mut self, vm: u32) -> PyResult<Vec<u64>> {
+        self.monitor.table_pages_by_node(vm).map_err(to_py)
+    }
+
+    fn owned_pages_by_node(&self, owner: u8) -> PyResult<Vec<u64>> {
+        let owner = Owner::from_byte(owner)
+            .ok_or_else(|| PyValueError::new_err(format!("owner {owner} asked; the memmap has no such")))?;
+        Ok(self.monitor.owned_pages_by_node(owner))
+    }
+
+    fn node_of(&self, mpn: u32) -> PyResult<u16> {
+        self.check_machine_page(mpn)?;
+        Ok(self.monitor.memory().node_of(Mpn(mpn)).0)
     }
 
     fn read_physical<'py>(
@@ -211,12 +245,8 @@ impl Engine {
 
     /// The (VM, physical page) pairs that use a machine page.
     fn users(&self, mpn: u32) -> PyResult<Vec<(u32, u32)>> {
-        let memmap = self.monitor.memmap();
-        if mpn as usize >= memmap.table().rows() {
-            let rows = memmap.table().rows();
-            return Err(PyValueError::new_err(format!("machine page {mpn} asked; there are {rows}")));
-        }
-        Ok(memmap.users(Mpn(mpn)).iter().map(|user| (user.vm, user.ppn)).collect())
+        self.check_machine_page(mpn)?;
+        Ok(self.monitor.memmap().users(Mpn(mpn)).iter().map(|user| (user.vm, user.ppn)).collect())
     }
 
     fn memmap<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

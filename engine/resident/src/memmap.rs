@@ -34,6 +34,13 @@ pub enum Owner {
     Monitor = 2,
 }
 
+impl Owner {
+    /// The owner that a row's byte says.
+    pub fn from_byte(byte: u8) -> Option<Owner> {
+        [Owner::Nobody, Owner::Guest, Owner::Monitor].into_iter().find(|owner| *owner as u8 == byte)
+    }
+}
+
 /// One use of a machine page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mapper {

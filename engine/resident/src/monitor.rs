@@ -9,6 +9,7 @@
 //! Who runs where is dealt when a round begins ([`crate::schedule`]), and vCPUs change their CPU only then. In the
 //! round a CPU runs the first of those that it was dealt; one that waits makes way at once for the next.
 
+mod census;
 mod config;
 mod error;
 mod pages;

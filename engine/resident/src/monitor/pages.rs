@@ -39,6 +39,15 @@ impl Monitor {
         Ok(())
     }
 
+    /// Takes all pages away from a VM; its memory is as at the start.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`].
+    pub fn unmap_all(&mut self, vm: u32) -> Result<()> {
+        let pages: Vec<Ppn> = self.vm(vm)?.pmap.present().map(|(page, _)| page).collect();
+        pages.into_iter().try_for_each(|page| self.unmap_page(vm, page))
+    }
+
     /// Changes whether a VM may write a page of its own.
     ///
     /// # Errors
