@@ -35,6 +35,8 @@ image_app = typer.Typer(
     no_args_is_help=True, help="Guest images: made from Debian's packages, kept in a cache."
 )
 app.add_typer(image_app, name="image")
+disk_app = typer.Typer(no_args_is_help=True, help="Disks that keep what VMs write to them.")
+app.add_typer(disk_app, name="disk")
 
 #: What can be reported; the first if nothing is said.
 REPORTS = ("tables", "services")
@@ -184,8 +186,10 @@ def run(
     disk: Annotated[
         list[str] | None,
         typer.Option(
-            help="Raw image for /dev/vda, vdb, ...; FILE:ro is read-only and can be shared.",
-            metavar="FILE",
+            help="Disk for /dev/vda, vdb, ...: a raw image, or one of 'disco disk create'. MODE is ro; cow,"
+            " copy-on-write in memory, lost at power-off; shared, one such for all VMs; or persistent, written"
+            " for good by one VM. Without it, raw images are cow, Disco disks persistent.",
+            metavar="FILE[:MODE]",
         ),
     ] = None,
     entropy: Annotated[
@@ -216,6 +220,7 @@ def run(
       disco run web=default,vcpus=2 old=debian-mipsel,memory=96 -- uname -a
       disco run web=default db=default --cpus 1 --weights web=2,db=1 --report -- md5sum /init
       disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
+      disco run --vms 8 --disk root.img:cow
     """
     from disco.cli import run as command
 
@@ -430,6 +435,87 @@ def image_remove(
     from disco.cli import image as command
 
     command.remove(name, packages=packages)
+
+
+DiskPath = Annotated[Path, typer.Argument(help="The file of the disk.", metavar="DISK")]
+
+
+@disk_app.command("create")
+def disk_create(
+    disk: Annotated[Path, typer.Argument(help="The file to make.", metavar="DISK")],
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="What it has at first: a raw image or another disk, which is never written.",
+            metavar="IMAGE",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="An empty disk of that size, such as 512M or 4G.", metavar="SIZE"),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Make a raw image of an image in qcow2 or another format of qemu-img's.",
+            metavar="IMAGE",
+        ),
+    ] = None,
+) -> None:
+    """
+    Make a disk.
+
+    It holds what is written to it, crash-safe, and only that; one VM at a time can have it.
+
+    \b
+    Examples:
+      disco disk create web.disk --base root.img
+      disco disk create data.disk --size 4G
+      disco disk create cloud.img --from cloud.qcow2
+    """
+    from disco.cli import disk as command
+
+    command.create(disk, base=base, size=size, source=source)
+
+
+@disk_app.command("info")
+def disk_info(disk: DiskPath, as_json: Json = False) -> None:
+    """Format, size, base, and how much it has of its own."""
+    from disco.cli import disk as command
+
+    command.info(disk, as_json=as_json)
+
+
+@disk_app.command("diff")
+def disk_diff(disk: DiskPath, as_json: Json = False) -> None:
+    """The sectors that were written, in runs, as FIRST+COUNT."""
+    from disco.cli import disk as command
+
+    command.diff(disk, as_json=as_json)
+
+
+@disk_app.command("commit")
+def disk_commit(
+    disk: DiskPath,
+    target: Annotated[
+        Path | None,
+        typer.Option("--to", help="A new raw image, instead; disk and base stay.", metavar="IMAGE"),
+    ] = None,
+) -> None:
+    """Write what is in the disk to its base; other disks on that base cannot be used any more."""
+    from disco.cli import disk as command
+
+    command.commit(disk, target=target)
+
+
+@disk_app.command("check")
+def disk_check(disk: DiskPath) -> None:
+    """Read everything, compare all checksums, and say what is wrong; exit status 1 if anything is."""
+    from disco.cli import disk as command
+
+    if not command.check(disk):
+        raise typer.Exit(1)
 
 
 @app.command()

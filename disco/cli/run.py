@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
 from disco.monitor.services import ServiceCost
 from disco.observe import services
-from disco.storage.disk import Disk, RawDisk
+from disco.storage.choice import DiskChoice, Mode
+from disco.storage.disk import Disk
 
 #: End of what an image's shell prints when it is ready for input (PS1 of its /init).
 _PROMPT = ":~# "
@@ -68,12 +69,22 @@ def run(options: Options) -> int:
         )
     made = build_images(options.vms, offline=options.offline)
     scheduler = options.scheduler.policy([wish.name for wish in options.vms])
-    with Monitor(
-        _machine(options), scheduler=scheduler, overcommit=options.overcommit, warn=say
-    ) as monitor:
+    choices = [DiskChoice.parse(text) for text in options.disks]
+    with (
+        ExitStack() as opened,
+        Monitor(
+            _machine(options), scheduler=scheduler, overcommit=options.overcommit, warn=say
+        ) as monitor,
+    ):
+        shared = {
+            choice: opened.enter_context(choice.open())
+            for choice in choices
+            if choice.effective_mode is Mode.SHARED
+        }
+        disks: list[DiskChoice | Disk] = [shared.get(choice, choice) for choice in choices]
         try:
             for wish in options.vms:
-                vm = _create(monitor, options, wish, made)
+                vm = _create(monitor, options, wish, made, disks)
                 if options.report == "services":
                     vm.record_services()
                 vm.boot()
@@ -133,7 +144,11 @@ def exit_status(vms: list[VirtualMachine], outcome: Outcome | None) -> int:
 
 
 def _create(
-    monitor: Monitor, options: Options, wish: VmWish, made: Mapping[str | None, Image]
+    monitor: Monitor,
+    options: Options,
+    wish: VmWish,
+    made: Mapping[str | None, Image],
+    disks: Sequence[DiskChoice | Disk],
 ) -> VirtualMachine:
     return monitor.create_vm(
         wish.name,
@@ -144,14 +159,9 @@ def _create(
         command=options.command or None,
         memory_mib=wish.memory_mib,
         vcpus=wish.vcpus,
-        disks=[_disk(text) for text in options.disks],
+        disks=disks,
         entropy=options.entropy,
     )
-
-
-def _disk(text: str) -> Path | Disk:
-    name, colon, mode = text.rpartition(":")
-    return RawDisk(name, read_only=True) if colon and mode == "ro" else Path(text)
 
 
 def _run(monitor: Monitor, options: Options) -> Outcome:

@@ -48,7 +48,8 @@ from disco.monitor.pools import SLICE_ROUNDS, Pools
 from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
 from disco.monitor.software import Software, Source
 from disco.monitor.vm import Status, VirtualMachine, VmConfig
-from disco.storage.disk import Disk, RawDisk
+from disco.storage.choice import DiskChoice
+from disco.storage.disk import Disk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +148,7 @@ class Monitor:
         files: Mapping[str, bytes] | None = None,
         memory_mib: int = 128,
         vcpus: int = 1,
-        disks: Sequence[Path | Disk] = (),
+        disks: Sequence[Path | DiskChoice | Disk] = (),
         entropy: bool = False,
         virtio_console: bool = False,
         restart_on_reset: bool = False,
@@ -159,7 +160,8 @@ class Monitor:
             image, kernel, initrd, append, command, files: what it boots, see `Source`.
             memory_mib: physical memory in MiB.
             vcpus: virtual CPUs, 1 to 16; the machine may have fewer CPUs.
-            disks: paths of raw images to open writable, or open disks; /dev/vda is the first.
+            disks: paths, each opened as `DiskChoice` opens it if no mode is said; choices; or open
+                disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
@@ -471,8 +473,9 @@ def _build(machine: Machine) -> Engine:
         raise ConfigError(f"machine: {error}") from error
 
 
-def _open(disk: Path | Disk, opened: ExitStack) -> Disk:
-    return opened.enter_context(RawDisk(disk)) if isinstance(disk, Path) else disk
+def _open(disk: Path | DiskChoice | Disk, opened: ExitStack) -> Disk:
+    choice = DiskChoice(disk) if isinstance(disk, Path) else disk
+    return opened.enter_context(choice.open()) if isinstance(choice, DiskChoice) else choice
 
 
 @contextmanager

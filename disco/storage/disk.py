@@ -57,15 +57,31 @@ class Disk(Protocol):
         """Returns when all that was written would survive a host crash; raises `DiskError`."""
 
 
-def _check_range(disk: Disk, sector: int, count: int) -> None:
+class OpenDisk(Disk, Protocol):
+    """A disk with files behind it. A context manager: leaving it gives them back."""
+
+    def close(self) -> None:
+        """Gives the files back. Twice is fine."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def check_range(disk: Disk, sector: int, count: int) -> None:
     inside = sector >= 0 and count >= 0 and sector + count <= disk.sector_count
     assert inside, f"sectors {sector} + {count} are not on a disk of {disk.sector_count}"
 
 
-def _check_write(disk: Disk, sector: int, data: bytes) -> None:
+def check_write(disk: Disk, sector: int, data: bytes) -> None:
     assert not disk.is_read_only, "write to a read-only disk"
     assert len(data) % SECTOR_BYTES == 0, f"{len(data)} bytes are not whole sectors"
-    _check_range(disk, sector, len(data) // SECTOR_BYTES)
+    check_range(disk, sector, len(data) // SECTOR_BYTES)
 
 
 class MemoryDisk:
@@ -77,7 +93,7 @@ class MemoryDisk:
         Raises:
             ImageError: `contents` is not a positive multiple of 512 bytes long.
         """
-        self._sector_count = _sector_count("in memory", len(contents))
+        self._sector_count = sectors_in("in memory", len(contents))
         self._bytes = bytearray(contents)
         self._is_read_only = read_only
 
@@ -90,11 +106,11 @@ class MemoryDisk:
         return self._is_read_only
 
     def read(self, sector: int, count: int) -> bytes:
-        _check_range(self, sector, count)
+        check_range(self, sector, count)
         return bytes(self._bytes[sector * SECTOR_BYTES : (sector + count) * SECTOR_BYTES])
 
     def write(self, sector: int, data: bytes) -> None:
-        _check_write(self, sector, data)
+        check_write(self, sector, data)
         self._bytes[sector * SECTOR_BYTES : sector * SECTOR_BYTES + len(data)] = data
 
     def flush(self) -> None:
@@ -113,9 +129,9 @@ class RawDisk:
         """
         self._path = Path(path)
         self._is_read_only = read_only
-        self._fd = _open(self._path, read_only=read_only)
+        self._fd, size = open_locked(self._path, read_only=read_only)
         try:
-            self._sector_count = _claim(self._path, self._fd, read_only=read_only)
+            self._sector_count = sectors_in(str(self._path), size)
         except ImageError:
             os.close(self._fd)
             raise
@@ -153,7 +169,7 @@ class RawDisk:
 
     def read(self, sector: int, count: int) -> bytes:
         self._check_open()
-        _check_range(self, sector, count)
+        check_range(self, sector, count)
         offset, end = sector * SECTOR_BYTES, (sector + count) * SECTOR_BYTES
         parts = []
         try:
@@ -169,7 +185,7 @@ class RawDisk:
 
     def write(self, sector: int, data: bytes) -> None:
         self._check_open()
-        _check_write(self, sector, data)
+        check_write(self, sector, data)
         offset, rest = sector * SECTOR_BYTES, memoryview(data)
         try:
             while rest:
@@ -195,6 +211,23 @@ class RawDisk:
         return DiskError(image=str(self._path), operation=operation, where=where, error=error)
 
 
+def open_locked(path: Path, *, read_only: bool) -> tuple[int, int]:
+    """Opens and locks an image, for its only writer or for any number of readers.
+
+    Returns:
+        Its file descriptor, whose closing drops the lock, and its size in bytes.
+
+    Raises:
+        ImageError: it is missing, unreadable, not a file or block device, or in use.
+    """
+    fd = _open(path, read_only=read_only)
+    try:
+        return fd, _claim(path, fd, read_only=read_only)
+    except ImageError:
+        os.close(fd)
+        raise
+
+
 def _open(path: Path, *, read_only: bool) -> int:
     """Opens without waiting: a FIFO without a writer would hang a plain open."""
     mode = os.O_RDONLY if read_only else os.O_RDWR
@@ -206,7 +239,7 @@ def _open(path: Path, *, read_only: bool) -> int:
 
 
 def _claim(path: Path, fd: int, *, read_only: bool) -> int:
-    """Locks the open image and returns its number of sectors."""
+    """Locks the open image and returns its size in bytes."""
     mode = os.fstat(fd).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         kind = "a directory" if stat.S_ISDIR(mode) else "neither a file nor a block device"
@@ -221,10 +254,10 @@ def _claim(path: Path, fd: int, *, read_only: bool) -> int:
         raise ImageError(f"disk image '{path}' {text}") from error
     except OSError as error:
         raise ImageError(f"disk image '{path}' cannot be locked: {error.strerror}") from error
-    return _sector_count(str(path), os.lseek(fd, 0, os.SEEK_END))
+    return os.lseek(fd, 0, os.SEEK_END)
 
 
-def _sector_count(image: str, size: int) -> int:
+def sectors_in(image: str, size: int) -> int:
     """Number of sectors in `size` bytes; an image is whole sectors, and at least one."""
     if size == 0:
         raise ImageError(

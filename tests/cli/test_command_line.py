@@ -250,13 +250,25 @@ def test_a_disk_of_an_odd_size_is_refused(disco, kernel, tmp_path, size, said):
     _is_refused(disco(*small(kernel, "--disk", str(disk))), said)
 
 
-def test_a_disk_that_two_vms_would_write_is_refused_but_may_be_read_by_both(
-    disco, kernel, tmp_path
+@pytest.mark.parametrize(
+    ("mode", "is_possible"),
+    [("", True), (":cow", True), (":ro", True), (":shared", True), (":persistent", False)],
+)
+def test_two_vms_may_have_one_image_unless_they_would_write_it(
+    disco, kernel, tmp_path, mode, is_possible
 ):
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(512))
-    _is_refused(disco(*small(kernel, "--vms", "2", "--disk", str(disk))), "in use")
-    assert disco(*small(kernel, "--vms", "2", "--disk", f"{disk}:ro")).returncode == 0
+    done = disco(*small(kernel, "--vms", "2", "--disk", f"{disk}{mode}"))
+    if is_possible:
+        assert done.returncode == 0, done.stderr
+    else:
+        _is_refused(done, "in use")
+
+
+def test_a_limit_of_what_is_kept_in_memory_is_for_disks_that_keep_something(disco, kernel):
+    for words in ("x:ro,limit=5", "x:cow,limit=some", "x:persistent,size=5"):
+        _is_refused(disco(*small(kernel, "--disk", words)), "limit=MIB is possible with cow")
 
 
 def test_an_initrd_that_does_not_fit_is_refused_with_what_would_do(disco, kernel, tmp_path):

@@ -145,7 +145,7 @@ def test_a_disk_is_read_and_written_by_the_guest(disco, tmp_path, image):
     script = (
         "head -c 13 /dev/vda; echo; echo -n from the guest | dd of=/dev/vda bs=512 seek=1 conv=sync"
     )
-    done = disco("run", image, "--disk", str(disk), "--", "sh", "-c", script)
+    done = disco("run", image, "--disk", f"{disk}:persistent", "--", "sh", "-c", script)
     assert done.returncode == 0, done.stdout
     assert "vm1 | from the host" in done.stdout.splitlines()
     assert disk.read_bytes()[512:526] == b"from the guest"

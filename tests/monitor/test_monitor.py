@@ -27,6 +27,7 @@ from disco import (
 )
 from disco.guests.platform import PAGE_SIZE, RESET_BASE, RESET_VALUE, UART_BASE, VIRTIO_BASE
 from disco.monitor import monitor as monitor_module
+from disco.storage.choice import DiskChoice, Mode
 
 THR = UART_BASE
 POWER_OFF = RESET_BASE + 4
@@ -215,15 +216,16 @@ def test_a_vm_boots_once(machine, kernel):
 def test_a_disk_is_given_back_when_its_vm_cannot_be_made(machine, kernel, tmp_path):
     disk = tmp_path / "disk.img"
     disk.write_bytes(bytes(512))
+    written = DiskChoice(disk, Mode.PERSISTENT)
     monitor = Monitor(machine)
     with pytest.raises(ConfigError):
-        monitor.create_vm("big", kernel=kernel, memory_mib=17, disks=[disk])
-    vm = booted(monitor, kernel, [], disks=[disk])
+        monitor.create_vm("big", kernel=kernel, memory_mib=17, disks=[written])
+    vm = booted(monitor, kernel, [], disks=[written])
     with pytest.raises(ImageError, match="in use"):
-        monitor.create_vm("other", kernel=kernel, memory_mib=3, disks=[disk])
+        monitor.create_vm("other", kernel=kernel, memory_mib=3, disks=[written])
     monitor.run()
     assert vm.status is Status.HALTED
-    monitor.create_vm("another", kernel=kernel, memory_mib=3, disks=[disk])
+    monitor.create_vm("another", kernel=kernel, memory_mib=3, disks=[written])
 
 
 # -- devices ----------------------------------------------------------------------------------
