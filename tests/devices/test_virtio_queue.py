@@ -13,9 +13,11 @@ from virtio_driver import INDIRECT, INDIRECT_DESC, NEXT, RAM_BYTES, WRITE, Drive
 
 from disco.devices.virtio.block import VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
+from disco.devices.virtio.net import VirtioNet
 from disco.devices.virtio.queue import split
 from disco.devices.virtio.rng import VirtioRng
 from disco.errors import DeviceError
+from disco.network.frame import Frame
 from disco.storage.disk import MemoryDisk
 
 SIZE = 8
@@ -200,6 +202,7 @@ DEVICES = {
     "block": lambda: VirtioBlock(disk=MemoryDisk(bytes(64 * 512))),
     "console": lambda: VirtioConsole(sink=lambda _: None),
     "rng": lambda: VirtioRng(seed=1),
+    "net": lambda: VirtioNet(link=bytes(6), send=lambda _frame, _cycle: None),
 }
 FUZZ_RAM_BYTES = 0x8000
 
@@ -240,6 +243,8 @@ def test_hostile_rings_raise_device_errors_only(kind):
         try:
             if kind == "console":
                 driver.device.feed(b"typed")
+            if kind == "net":
+                driver.device.deliver(Frame(rng.randbytes(rng.choice([14, 60, 1500]))))
             if rng.random() < 0.9:
                 ring.offer(*rng.choices([0, 0, 0, 0, 1, 2, 3, 4, 65535], k=rng.choice([1, 1, 2])))
             else:

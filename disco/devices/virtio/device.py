@@ -16,6 +16,8 @@ class VirtioDevice(ABC):
         features: bits 0 to 23 that this device offers; the transport adds its own.
         queue_sizes_max: largest size of each queue; a power of two.
         accepted_features: what guest and device agreed on; set by the transport.
+        notified_cycle: simulated time of the store that announced what is being served; set by the
+            transport.
     """
 
     device_id: int
@@ -24,6 +26,7 @@ class VirtioDevice(ABC):
     def __init__(self, *, features: int) -> None:
         self.features = features
         self.accepted_features = 0
+        self.notified_cycle = 0
         self._ask_service: Callable[[int], None] = lambda _queue_index: None
         self._tell_config_changed: Callable[[], None] = lambda: None
 
@@ -33,6 +36,9 @@ class VirtioDevice(ABC):
         """Gives the device its way to the transport, for what begins at the host's end."""
         self._ask_service = ask_service
         self._tell_config_changed = tell_config_changed
+
+    def reset(self) -> None:  # noqa: B027  most devices have nothing to forget
+        """The driver begins anew; what the host's end has for the guest may stay or go."""
 
     @abstractmethod
     def config(self) -> bytes:

@@ -204,7 +204,11 @@ class VirtioMmio(Device):
 
     def posted(self, writes: Sequence[PostedWrite]) -> None:
         """Serves each notified queue once; several notifications say no more than one."""
-        for offset, size, value in dict.fromkeys(posted[1:] for posted in writes):
+        cycles: dict[tuple[int, int, int], int] = {}
+        for cycle, *write in writes:
+            cycles.setdefault((write[0], write[1], write[2]), cycle)
+        for (offset, size, value), cycle in cycles.items():
+            self._device.notified_cycle = cycle
             self.write(offset, size, value)
 
     def _word(self, offset: int) -> int:
@@ -377,6 +381,7 @@ class VirtioMmio(Device):
     # Life.
 
     def reset(self) -> None:
+        self._device.reset()
         self._power_on()
         self._latch()
         self._drive_line()

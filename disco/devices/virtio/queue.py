@@ -143,6 +143,10 @@ class Virtqueue:
             self._avail_index = (self._avail_index + 1) % INDEX_MODULUS
             yield self._walk(table, head)
 
+    def untake(self, count: int) -> None:
+        """Puts the last `count` chains back, untouched: `chains` yields them again."""
+        self._avail_index = (self._avail_index - count) % INDEX_MODULUS
+
     def complete(self, chain: Chain, written: int) -> None:
         """Notes that `chain` is done, with `written` bytes stored in its writable part."""
         self._completions.append((chain.head, written))
