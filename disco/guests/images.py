@@ -1,11 +1,12 @@
 """Images: a kernel and an initramfs, made from Debian's packages by a recipe and kept in the cache.
 
-    images/<name>.json          the record: packages and files, each with its SHA-256
-    images/<name>-<key>/        kernel and initrd; the key is the hash of all they were made from
+    images/<name>-<format>.json the record: packages and files, each with its SHA-256
+    images/<name>-<key>/        kernel and archives; the key is the hash of all they were made from
 
-The record is written last and names the folder, so an image is there as a whole or not at all. The
-same packages and recipe give the same bytes. Packages are remembered with version and hash: given
-to `build` as `pinned`, they make the same image again as long as the cache or a mirror has them.
+Versions of Disco that make an image differently have records of their own, side by side. The record is
+written last and names the folder, so an image is there as a whole or not at all. The same packages and
+recipe give the same bytes. Packages are remembered with version and hash: given to `build` as `pinned`,
+they make the same image again as long as the cache or a mirror has them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from disco.guests.cache import Cache, Progress, sha256_of, silent
 from disco.guests.recipe import Recipe
 
 #: Raise it when an image comes out differently from the same packages.
-_FORMAT = 1
+_FORMAT = 2
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.cpio"
+_NETWORK = "network.cpio"
 #: What a build writes beside the packages: kernel, initrd, apt's index, with a margin.
 _ROOM_SIZE = 128 << 20
 
@@ -40,6 +42,7 @@ class Image:
         name: of the image.
         kernel: path of the ELF kernel.
         initrd: path of the initramfs, to which more archives may be appended.
+        network: path of an archive to append for a VM with a network card.
         packages: what it was made from.
         command_line: kernel command line to boot it with.
         key: hash of all that it was made from.
@@ -48,6 +51,7 @@ class Image:
     name: str
     kernel: Path
     initrd: Path
+    network: Path
     packages: tuple[Package, ...]
     command_line: str
     key: str
@@ -85,7 +89,7 @@ def load(name: str, *, cache: Cache | None = None) -> Image:
         raise ImageError(
             f"image {chosen.name}: not built; 'disco image build {chosen.name}' builds it"
         )
-    for path in (image.kernel, image.initrd):
+    for path in (image.kernel, image.initrd, image.network):
         if not path.exists() or sha256_of(path) != image.sha256[path.name]:
             raise ImageError(
                 f"image {chosen.name}: wrong hash: {path} is not what was built;"
@@ -254,11 +258,12 @@ def _make(
     programs = deb.read_files(files[1], lambda path: path == "bin/busybox")
     if not programs:
         raise ImageError(f"package {packages[1]}: has no bin/busybox")
-    tree = {
-        **recipe.userland(programs["bin/busybox"]),
-        **recipe.modules(kernel_files, chosen.modules),
+    tree, network = recipe.trees(chosen, busybox=programs["bin/busybox"], kernel_files=kernel_files)
+    contents = {
+        _KERNEL: recipe.kernel_of(kernel_files),
+        _INITRD: initramfs.archive(tree),
+        _NETWORK: initramfs.archive(network),
     }
-    contents = {_KERNEL: recipe.kernel_of(kernel_files), _INITRD: initramfs.archive(tree)}
     key = _key(chosen, packages)
     before = _read_record(cache, chosen)
     target = cache.images / f"{chosen.name}-{key[:16]}"
@@ -271,6 +276,7 @@ def _make(
             name=chosen.name,
             kernel=target / _KERNEL,
             initrd=target / _INITRD,
+            network=target / _NETWORK,
             packages=packages,
             command_line=chosen.command_line,
             key=key,
@@ -295,7 +301,7 @@ def _key(chosen: Recipe, packages: Sequence[Package]) -> str:
 def _recipe_key(chosen: Recipe) -> str:
     """Hash of what an image is made from beside packages; what it is called is no part of it."""
     unnamed = replace(chosen, name="", aliases=(), description="")
-    text = f"{_FORMAT}\n{unnamed!r}\n".encode() + recipe.init_script()
+    text = f"{_FORMAT}\n{unnamed!r}\n".encode() + recipe.init_script() + recipe.network_script()
     return hashlib.sha256(text).hexdigest()
 
 
@@ -305,7 +311,7 @@ def _is_current(cache: Cache, chosen: Recipe) -> bool:
 
 
 def _record_path(cache: Cache, chosen: Recipe) -> Path:
-    return cache.images / f"{chosen.name}.json"
+    return cache.images / f"{chosen.name}-{_FORMAT}.json"
 
 
 def _record(image: Image) -> dict[str, Any]:
@@ -332,10 +338,11 @@ def _read_record(cache: Cache, chosen: Recipe) -> Image | None:
             name=record["name"],
             kernel=folder / _KERNEL,
             initrd=folder / _INITRD,
+            network=folder / _NETWORK,
             packages=tuple(Package(**one) for one in record["packages"]),
             command_line=record["command_line"],
             key=record["key"],
-            sha256={name: record["sha256"][name] for name in (_KERNEL, _INITRD)},
+            sha256={name: record["sha256"][name] for name in (_KERNEL, _INITRD, _NETWORK)},
         )
     except (FileNotFoundError, NotADirectoryError):
         return None

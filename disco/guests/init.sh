@@ -37,6 +37,8 @@ case $modules in
     *) modprobe -a $(echo "$modules" | tr , ' ') ;;
 esac
 
+[ -x /disco/network ] && /disco/network
+
 cd "$HOME"
 if [ -e /disco/command ]; then
     setsid cttyhack /disco/command

@@ -35,6 +35,7 @@ class Recipe:
         kernel: package that depends on the newest kernel of one flavour.
         userland: package with a statically linked busybox.
         modules: kernel modules to take; those they need come along.
+        network: further modules, for VMs with a network card only.
         command_line: kernel command line to boot it with.
     """
 
@@ -46,6 +47,7 @@ class Recipe:
     kernel: str
     userland: str
     modules: tuple[str, ...]
+    network: tuple[str, ...]
     command_line: str
 
 
@@ -70,6 +72,7 @@ def _debian_12(
             # ext4 asks for it by its algorithm, when it mounts a filesystem with checksums.
             "crc32c_generic",
         ),
+        network=("virtio_net",),
         # Without `nokaslr` addresses would differ by boot; `panic=-1` ends a VM that has panicked.
         command_line="earlycon console=ttyS0,115200 nokaslr panic=-1 rdinit=/init",
     )
@@ -96,6 +99,11 @@ RECIPES = (DEBIAN_BUSYBOX, DEBIAN_MIPSEL)
 def init_script() -> bytes:
     """The image's /init."""
     return resources.files(__package__).joinpath("init.sh").read_bytes()
+
+
+def network_script() -> bytes:
+    """What /init runs in a VM with a network card, and udhcpc calls."""
+    return resources.files(__package__).joinpath("network.sh").read_bytes()
 
 
 def kernel_file_wanted(path: str) -> bool:
@@ -195,6 +203,22 @@ def modules(files: Mapping[str, bytes], roots: Iterable[str]) -> initramfs.Tree:
     tree[f"{base}/modules.dep"] = initramfs.file(_dependency_table(chosen, base))
     tree[f"{base}/modules.alias"] = initramfs.file(_alias_table(chosen))
     return tree
+
+
+def trees(
+    chosen: Recipe, *, busybox: bytes, kernel_files: Mapping[str, bytes]
+) -> tuple[initramfs.Tree, initramfs.Tree]:
+    """The tree of an image, and what to lay over it for a VM with a network card.
+
+    Unpacking costs guest instructions, so a VM without a card does not get its driver. The tables of
+    modprobe are in the first tree and name all modules, those of the second tree too.
+    """
+    plain = modules(kernel_files, chosen.modules)
+    all_of_them = modules(kernel_files, (*chosen.modules, *chosen.network))
+    own = {path: node for path, node in all_of_them.items() if path in plain}
+    rest = {path: node for path, node in all_of_them.items() if path not in plain}
+    script = initramfs.program(network_script())
+    return {**userland(busybox), **own}, {**rest, "disco/network": script}
 
 
 def _built_in(files: Mapping[str, bytes]) -> set[str]:

@@ -151,6 +151,10 @@ def kernel_files() -> dict[str, bytes]:
         f"{drivers}/block/virtio_blk.ko": module(
             "virtio_blk", needs="virtio,virtio_ring", alias="virtio:d00000002v*"
         ),
+        f"{drivers}/net/virtio_net.ko": module(
+            "virtio_net", needs="virtio,net_failover", alias="virtio:d00000001v*"
+        ),
+        f"{drivers}/net/net_failover.ko": module("net_failover"),
         f"{drivers}/char/virtio_console.ko": module("virtio_console", needs="virtio"),
         f"{drivers}/char/hw_random/virtio-rng.ko": module("virtio_rng", needs="rng-core,virtio"),
         f"{base}/kernel/fs/ext4/ext4.ko": module("ext4", needs="jbd2,mbcache", alias="fs-ext4"),

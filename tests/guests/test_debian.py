@@ -70,8 +70,12 @@ def test_debians_kernel_unpacks_itself_out_of_the_way(image: Image) -> None:
 def test_the_image_has_the_drivers_of_our_devices(image: Image) -> None:
     (members,) = naive_cpio.read(image.initrd.read_bytes())
     names = {path.rpartition("/")[2] for path, _, _ in members}
-    for name in images.find_recipe(image.name).modules:
+    recipe = images.find_recipe(image.name)
+    for name in recipe.modules:
         assert f"{name}.ko" in names
+    (laid_over,) = naive_cpio.read(image.network.read_bytes())
+    for name in recipe.network:
+        assert f"{name}.ko" in {path.rpartition("/")[2] for path, _, _ in laid_over}
     applets = {
         "sh",
         "tar",
@@ -83,6 +87,8 @@ def test_the_image_has_the_drivers_of_our_devices(image: Image) -> None:
         "awk",
         "head",
         "poweroff",
+        "ip",
+        "udhcpc",
     }
     assert applets <= names
 
