@@ -195,6 +195,22 @@ def run(
     entropy: Annotated[
         bool, typer.Option("--entropy", help="A virtio entropy device, seeded by --seed.")
     ] = False,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network",
+            help="A virtual subnet: each VM has a network card, an address by DHCP, and reaches the"
+            " others by their names.",
+        ),
+    ] = False,
+    capture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what goes over the subnet to a pcapng FILE for tcpdump or Wireshark, with"
+            " simulated times; implies --network.",
+            metavar="FILE",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(help="Simulated seconds.", metavar="SECONDS"),
@@ -219,6 +235,7 @@ def run(
       disco run --report services -- sh -c 'ls -lR /bin | md5sum'
       disco run web=default,vcpus=2 old=debian-mipsel,memory=96 -- uname -a
       disco run web=default db=default --cpus 1 --weights web=2,db=1 --report -- md5sum /init
+      disco run web=default db=default --network -- ping -c 3 db
       disco run --kernel vmlinux --initrd root.cpio --append 'console=ttyS0' --disk disk.img
       disco run --vms 8 --disk root.img:cow
     """
@@ -260,6 +277,8 @@ def run(
         append=append,
         disks=tuple(disk or ()),
         entropy=entropy,
+        network=network,
+        capture=capture,
         timeout_seconds=timeout,
         wall_timeout_seconds=wall_timeout,
         command=tuple(context.obj),

@@ -50,6 +50,8 @@ class Options:
     append: str
     disks: tuple[str, ...]
     entropy: bool
+    network: bool
+    capture: Path | None
     timeout_seconds: float | None
     wall_timeout_seconds: float | None
     command: tuple[str, ...]
@@ -59,6 +61,11 @@ class Options:
         """Whether standard input and output are the console of the only VM, as for a shell."""
         is_shell = len(self.vms) == 1 and not self.command and not self.kernel and not self.as_json
         return self.attach or is_shell
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the VMs are on the subnet."""
+        return self.network or self.capture is not None
 
 
 def run(options: Options) -> int:
@@ -83,6 +90,8 @@ def run(options: Options) -> int:
         }
         disks: list[DiskChoice | Disk] = [shared.get(choice, choice) for choice in choices]
         try:
+            if options.capture is not None:
+                opened.enter_context(monitor.subnet.capture(options.capture))
             for wish in options.vms:
                 vm = _create(monitor, options, wish, made, disks)
                 if options.report == "services":
@@ -161,6 +170,7 @@ def _create(
         vcpus=wish.vcpus,
         disks=disks,
         entropy=options.entropy,
+        network=options.has_network,
     )
 
 
@@ -231,8 +241,8 @@ def _services(
 ) -> dict[str, list[services.Compared]]:
     """What the services cost in each VM, beside the bare machine if the same can be done there."""
     bare: Mapping[str, tuple[ServiceCost, ...]] = {}
-    if options.is_attached or options.disks or options.entropy:
-        say("no bare side: a bare machine has no terminal, disks or entropy device")
+    if options.is_attached or options.disks or options.entropy or options.has_network:
+        say("no bare side: a bare machine has no terminal, disks, entropy device or network")
     else:
         bare = bare_sides(
             options.vms,

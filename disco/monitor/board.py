@@ -12,6 +12,7 @@ from disco.devices.virtio.block import VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
+from disco.devices.virtio.net import VirtioNet
 from disco.devices.virtio.rng import VirtioRng
 from disco.guests.platform import UART_LINE, Platform
 from disco.monitor.bus import Bus, Host
@@ -19,7 +20,8 @@ from disco.storage.disk import Disk
 
 
 class Board:
-    """Console port, power registers, and a virtio slot for each disk, for entropy and for a second console.
+    """Console port, power registers, and a virtio slot for each disk, for entropy, for a second console and for
+    the network.
 
     Attributes:
         bus: where the devices answer.
@@ -59,9 +61,10 @@ class Board:
         disks: Sequence[Disk],
         entropy_seed: int | None,
         console_sink: Callable[[bytes], None] | None,
+        network_card: VirtioNet | None,
     ) -> VirtioConsole | None:
         """A block device for each disk, then an entropy device if there is a seed for one, then a console if
-        somebody takes its output; the console is returned."""
+        somebody takes its output, then the network card if there is one; the console is returned."""
         devices: list[tuple[str, VirtioDevice]] = [
             (f"virtio-blk {index}", VirtioBlock(disk=disk, serial=f"disco-{index}"))
             for index, disk in enumerate(disks)
@@ -71,6 +74,8 @@ class Board:
         console = None if console_sink is None else VirtioConsole(sink=console_sink)
         if console is not None:
             devices.append(("virtio-console", console))
+        if network_card is not None:
+            devices.append(("virtio-net", network_card))
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
             transport = VirtioMmio(
                 name=name,

@@ -36,6 +36,7 @@ from disco._engine import (
     PostedWrites,
     VcpuStopped,
 )
+from disco.devices.virtio.net import VirtioNet
 from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
 from disco.guests.images import Image
 from disco.guests.platform import PAGE_SIZE, Platform
@@ -47,7 +48,9 @@ from disco.monitor.placement import FirstTouch, PlacementPolicy
 from disco.monitor.pools import SLICE_ROUNDS, Pools
 from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
 from disco.monitor.software import Software, Source
-from disco.monitor.vm import Status, VirtualMachine, VmConfig
+from disco.monitor.vm import NetworkPlace, Status, VirtualMachine, VmConfig
+from disco.network.frame import Frame
+from disco.network.subnet import Subnet
 from disco.storage.choice import DiskChoice
 from disco.storage.disk import Disk
 
@@ -77,6 +80,7 @@ class Monitor:
         machine: the machine's description.
         vms: all VMs in the order of creation, ended ones too.
         clock: host time spent.
+        subnet: the virtual subnet, for VMs that are made with `network=True`.
     """
 
     def __init__(
@@ -108,6 +112,9 @@ class Monitor:
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
         self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
+        self.subnet = Subnet(
+            clock_hz=self.machine.clock_hz, now=lambda: self._engine.now, warn=warn
+        )
         self._living: dict[int, VirtualMachine] = {}
         self._followed: list[Followed] = []
         self._handlers: Mapping[type[Event], Callable[[VirtualMachine, Any], None]] = {
@@ -151,6 +158,7 @@ class Monitor:
         disks: Sequence[Path | DiskChoice | Disk] = (),
         entropy: bool = False,
         virtio_console: bool = False,
+        network: bool = False,
         restart_on_reset: bool = False,
     ) -> VirtualMachine:
         """Makes a VM, ready to `boot`.
@@ -163,6 +171,7 @@ class Monitor:
             disks: paths, each opened as `DiskChoice` opens it if no mode is said; choices; or open
                 disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
+            network: put it on the subnet: a virtio network card, an address by DHCP, its name in DNS.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
 
@@ -175,11 +184,17 @@ class Monitor:
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
-            virtio_count=len(disks) + entropy + virtio_console,
+            virtio_count=len(disks) + entropy + virtio_console + network,
             clock_hz=self.machine.clock_hz,
         )
         source = Source(
-            image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
+            image=image,
+            kernel=kernel,
+            initrd=initrd,
+            append=append,
+            command=command,
+            files=files,
+            network=network,
         )
         software = source.read(platform, vm=name, seed=self.machine.seed)
         with ExitStack() as opened:
@@ -191,6 +206,7 @@ class Monitor:
                 disks=[_open(disk, opened) for disk in disks],
                 entropy=entropy,
                 virtio_console=virtio_console,
+                network=self._plug_in(name, opened) if network else None,
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),
@@ -200,6 +216,22 @@ class Monitor:
         except ConfigError:
             config.resources.close()
             raise
+
+    def _plug_in(self, name: str, opened: ExitStack) -> NetworkPlace:
+        """A place on the subnet until `opened` is closed, with a network card in it."""
+
+        def send(frame: Frame, cycle: int) -> None:
+            self.subnet.send(member, frame, cycle=cycle)
+
+        def deliver(frame: Frame) -> None:
+            # What the guest has put into its rings comes to light here, and is its fault alone.
+            with self._stopping(next(vm for vm in self._living.values() if vm.name == name)):
+                card.deliver(frame)
+
+        member = self.subnet.join(name, deliver)
+        opened.callback(self.subnet.leave, member)
+        card = VirtioNet(link=member.link, send=send)
+        return NetworkPlace(member=member, card=card)
 
     def _add(self, config: VmConfig, software: Software) -> VirtualMachine:
         engine, platform = self._engine, config.platform
@@ -309,13 +341,24 @@ class Monitor:
         if end is not None:
             target = min(target, end)
         while engine.now < target and self._living:
+            until = min(target, self._end_of_round()) if self.subnet.has_waiting else target
             start = time.perf_counter()
-            events = engine.run(target)
+            events = engine.run(until)
             self.clock.engine_seconds += time.perf_counter() - start
-            if not events and engine.now < target:
+            if not events and engine.now < until:
                 return engine.next_event() is not None
             self._handle(events)
+            self._deliver_frames()
         return True
+
+    def _end_of_round(self) -> int:
+        """When the round ends that the engine is in or about to begin, in cycles."""
+        quantum = self.machine.quantum_cycles
+        return (self._engine.now // quantum + 1) * quantum
+
+    def _deliver_frames(self) -> None:
+        """At the end of a round: frames go to the VMs that they are for."""
+        self.subnet.deliver(now=self._engine.now)
 
     def _handle(self, events: Sequence[Event]) -> None:
         living, handlers = self._living, self._handlers
@@ -323,13 +366,19 @@ class Monitor:
             vm = living.get(event.vm)
             if vm is None:
                 continue  # it ended by an earlier event of the same round
-            try:
+            vcpu = event.vcpu if isinstance(event, DeviceAccess) else 0
+            with self._stopping(vm, vcpu=vcpu):
                 handlers[type(event)](vm, event)
-            except MemoryExhausted as error:
-                self._end(vm, Status.STOPPED, MemoryExhausted(f"VM '{vm.name}': {error}"))
-            except DiscoError as error:
-                vcpu = event.vcpu if isinstance(event, DeviceAccess) else 0
-                self._stop(vm, vcpu=vcpu, cause=str(error))
+
+    @contextmanager
+    def _stopping(self, vm: VirtualMachine, *, vcpu: int = 0) -> Iterator[None]:
+        """What goes wrong in here stops that VM, with a report, and nothing else."""
+        try:
+            yield
+        except MemoryExhausted as error:
+            self._end(vm, Status.STOPPED, MemoryExhausted(f"VM '{vm.name}': {error}"))
+        except DiscoError as error:
+            self._stop(vm, vcpu=vcpu, cause=str(error))
 
     # -- what Disco decides -----------------------------------------------------------------
 
@@ -442,17 +491,20 @@ class Monitor:
         return self._followed[0] if self._followed else None
 
     def digest(self) -> str:
-        """SHA-256 over simulated time, and every VM's end, counters and console, in hexadecimal.
+        """SHA-256 over simulated time, and every VM's end, counters, console and traffic, in hexadecimal.
 
         Two runs of the same configuration and seed have the same digest, on every host.
         """
-        record = {
+        record: dict[str, object] = {
             "now": self.now,
             "vms": [
                 [vm.name, vm.status, vm.exit_status, vm.usage.vcpus, vm.console.digest]
                 for vm in self.vms
             ],
         }
+        networks = {vm.name: vm.network.counts for vm in self.vms if vm.network is not None}
+        if networks:
+            record["networks"] = networks
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

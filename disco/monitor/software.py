@@ -37,6 +37,7 @@ class Source:
         append: more words for the kernel command line.
         command: one command for the image's /init: words, or a shell script; None boots to a shell.
         files: files by path without a leading slash, laid over the image's initramfs.
+        network: lay over it what the image has for a network card, too.
     """
 
     image: Image | None = None
@@ -45,6 +46,7 @@ class Source:
     append: str = ""
     command: Sequence[str] | str | None = None
     files: Mapping[str, bytes] | None = None
+    network: bool = False
 
     def read(self, platform: Platform, *, vm: str, seed: int) -> Software:
         """Reads the files and finds a place for each on `platform`.
@@ -90,7 +92,10 @@ class Source:
     def _initrd(self) -> Parts:
         path = self.initrd or (self.image.initrd if self.image else None)
         try:
-            base = contents.read(path) if path else b""
+            parts: Parts = (contents.read(path) if path else b"",)
+            if self.network and self.image is not None and self._has_our_init:
+                path = self.image.network
+                parts += (contents.read(path),)
         except OSError as error:
             raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
         if self.command is not None:
@@ -98,8 +103,8 @@ class Source:
         elif self.files:
             tree = {path: initramfs.file(content) for path, content in self.files.items()}
         else:
-            return (base,)
-        return (base, initramfs.appendix(len(base), tree))
+            return parts
+        return (*parts, initramfs.appendix(sum(map(len, parts)), tree))
 
 
 @dataclass(frozen=True, kw_only=True)

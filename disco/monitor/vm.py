@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from disco._engine import Engine
 from disco.devices.uart import Uart
+from disco.devices.virtio.net import VirtioNet
 from disco.errors import ConfigError, DiscoError, MemoryExhausted
 from disco.guests import command as guest_command
 from disco.guests.platform import Platform
@@ -28,6 +29,7 @@ from disco.monitor.console import Console
 from disco.monitor.memory import VmMemory
 from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Software
+from disco.network.subnet import Member
 from disco.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -62,6 +64,19 @@ class Final:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkPlace:
+    """A VM's place on the subnet, and the network card that is plugged in there."""
+
+    member: Member
+    card: VirtioNet
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Frames and bytes each way, and the frames that went nowhere."""
+        return {**asdict(self.member.traffic), "frames_dropped": self.card.frames_dropped}
+
+
+@dataclass(frozen=True, kw_only=True)
 class VmConfig:
     """A VM as it was asked for, checked.
 
@@ -74,6 +89,7 @@ class VmConfig:
         disks: what its block devices hold.
         entropy: whether it has an entropy device.
         virtio_console: whether it has a virtio console beside the console port.
+        network: its place on the subnet, and the card that is plugged in there; None: not on it.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
         seed: of all that is random in this VM.
         resources: closed when the VM ends.
@@ -86,6 +102,7 @@ class VmConfig:
     disks: Sequence[Disk]
     entropy: bool
     virtio_console: bool
+    network: NetworkPlace | None
     restart_on_reset: bool
     seed: int
     resources: ExitStack
@@ -130,6 +147,7 @@ class VirtualMachine:
             disks=config.disks,
             entropy_seed=config.seed if config.entropy else None,
             console_sink=self.hvc.write if config.virtio_console else None,
+            network_card=config.network.card if config.network else None,
         )
 
     def __repr__(self) -> str:
@@ -203,6 +221,11 @@ class VirtualMachine:
         self.config.resources.close()
 
     # -- what it shows ----------------------------------------------------------------------
+
+    @property
+    def network(self) -> NetworkPlace | None:
+        """Its place on the subnet, as it is or was; None: it was made without."""
+        return self.config.network
 
     @property
     def is_running(self) -> bool:

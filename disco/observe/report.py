@@ -3,7 +3,8 @@
     digest    of the whole run
     machine   its description
     cpus      per CPU: where its time went; the parts are all of it
-    vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, console;
+    vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, console,
+              its address on the subnet and its traffic there;
               per vCPU: CPU, where its time went, turns and moves
     memory    what the VMs together have, what the machine spends on it, the most that this process
               has had of the host's, pages by node and owner
@@ -104,7 +105,20 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
             "bytes_by_node": [pages * PAGE_SIZE for pages in usage.pages_by_node],
             "monitor_bytes_by_node": [pages * PAGE_SIZE for pages in usage.monitor_pages_by_node],
         },
+        "network": _network(vm),
         "console": vm.console.text,
+    }
+
+
+def _network(vm: VirtualMachine) -> dict[str, Any] | None:
+    """Addresses and traffic of a VM on the subnet; None if it is not on it."""
+    if vm.network is None:
+        return None
+    member = vm.network.member
+    return {
+        "address": str(member.address),
+        "link_address": member.link.hex(":"),
+        **vm.network.counts,
     }
 
 
@@ -160,7 +174,7 @@ class _Row:
     def value(self, vm: dict[str, Any]) -> int:
         found: Any = vm
         for key in self.path:
-            found = found[key]
+            found = found[key] if found is not None else 0
         return int(found)
 
 
@@ -232,6 +246,16 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("moves to another CPU", ("scheduling", "moves")),
             _Row("memory used", ("memory", "virtual_bytes"), _mib),
             _Row("memory of the VM", ("memory", "physical_bytes"), _mib),
+        ),
+    ),
+    (
+        "Subnet",
+        (
+            _Row("frames sent", ("network", "frames_sent")),
+            _Row("frames received", ("network", "frames_received")),
+            _Row("frames lost", ("network", "frames_dropped")),
+            _Row("sent", ("network", "bytes_sent"), _mib),
+            _Row("received", ("network", "bytes_received"), _mib),
         ),
     ),
 )
