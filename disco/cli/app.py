@@ -203,6 +203,21 @@ def run(
             " others by their names.",
         ),
     ] = False,
+    nat: Annotated[
+        bool,
+        typer.Option(
+            "--nat",
+            help="A way out of the subnet to the host's network, by passt; implies --network. Simulated time"
+            " then keeps to the wall clock, and no run is like another.",
+        ),
+    ] = False,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Open TCP port GUEST of a VM as port HOST of this host's loopback; implies --nat.",
+            metavar="[VM:]HOST:GUEST",
+        ),
+    ] = None,
     capture: Annotated[
         Path | None,
         typer.Option(
@@ -278,6 +293,8 @@ def run(
         disks=tuple(disk or ()),
         entropy=entropy,
         network=network,
+        nat=nat,
+        publish=wishes.published(publish or (), wanted),
         capture=capture,
         timeout_seconds=timeout,
         wall_timeout_seconds=wall_timeout,

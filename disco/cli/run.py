@@ -20,6 +20,7 @@ from disco.hardware import Machine
 from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
 from disco.monitor import Monitor, Outcome, Status, VirtualMachine
 from disco.monitor.services import ServiceCost
+from disco.network.nat import Nat, PublishedPort
 from disco.observe import services
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import Disk
@@ -51,6 +52,8 @@ class Options:
     disks: tuple[str, ...]
     entropy: bool
     network: bool
+    nat: bool
+    publish: Mapping[str, tuple[PublishedPort, ...]]
     capture: Path | None
     timeout_seconds: float | None
     wall_timeout_seconds: float | None
@@ -65,7 +68,13 @@ class Options:
     @property
     def has_network(self) -> bool:
         """Whether the VMs are on the subnet."""
-        return self.network or self.capture is not None
+        return self.network or self.nat or bool(self.publish) or self.capture is not None
+
+    def nat_of(self, vm: str) -> Nat | None:
+        """The way out of a VM, if it is to have one."""
+        if not self.nat and not self.publish:
+            return None
+        return Nat(publish=self.publish.get(vm, ()))
 
 
 def run(options: Options) -> int:
@@ -171,6 +180,7 @@ def _create(
         disks=disks,
         entropy=options.entropy,
         network=options.has_network,
+        nat=options.nat_of(wish.name),
     )
 
 

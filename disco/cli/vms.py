@@ -18,6 +18,7 @@ from disco.cli.terminal import say
 from disco.errors import ConfigError
 from disco.guests import images
 from disco.guests.images import Image
+from disco.network.nat import PublishedPort
 
 _FORM = "[NAME=]IMAGE[,vcpus=N][,memory=MIB]"
 #: A guest takes its VM's name for its host name.
@@ -92,6 +93,32 @@ def build_images(wishes: Sequence[VmWish], *, offline: bool) -> dict[str | None,
     """
     names = dict.fromkeys(wish.image for wish in wishes)
     return {name: images.build(name, offline=offline, progress=say) for name in names if name}
+
+
+def published(
+    words: Sequence[str], wishes: Sequence[VmWish]
+) -> dict[str, tuple[PublishedPort, ...]]:
+    """The ports of VMs that are to be open on the host, by name of the VM.
+
+    Raises:
+        ConfigError: a word does not have the form, names no VM or no port, or two want one port.
+    """
+    names = [wish.name for wish in wishes]
+    ports: dict[str, tuple[PublishedPort, ...]] = {}
+    taken: set[int] = set()
+    for word in words:
+        *named, host, guest = ["", *word.split(":")] if word.count(":") else ["", "", ""]
+        name = "".join(named) or (names[0] if len(names) == 1 else "")
+        if not (host.isdecimal() and guest.isdecimal() and name in names) or len(named) > 2:
+            raise ConfigError(
+                f"--publish {word}: [VM:]HOST:GUEST is possible, with the numbers of two ports; the VMs"
+                f" are {', '.join(names)}"
+            )
+        if int(host) in taken:
+            raise ConfigError(f"--publish {word}: port {host} of the host is asked twice")
+        taken.add(int(host))
+        ports[name] = (*ports.get(name, ()), PublishedPort(int(host), int(guest)))
+    return ports
 
 
 def _setting(text: str, word: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ NumPy is imported by whoever looks at a table: a run that only counts does witho
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,20 @@ def host_peak_bytes() -> int:
     """
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["VmHWM"].split()[0]) * 1024
+
+
+class Pace:
+    """How far simulated time is ahead of the wall clock. Time that was lost is not made up for."""
+
+    def __init__(self) -> None:
+        self._offset: float | None = None
+
+    def ahead_seconds(self, simulated: float) -> float:
+        """Seconds to wait, 0 or more; asked again and again with the simulated time in seconds."""
+        offset = simulated - time.monotonic()
+        if self._offset is None or offset < self._offset:
+            self._offset = offset
+        return offset - self._offset
 
 
 @dataclass

@@ -41,7 +41,7 @@ from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
 from disco.guests.images import Image
 from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
-from disco.monitor.accounting import Clock, memmap_rows, pages_by_owner
+from disco.monitor.accounting import Clock, Pace, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
@@ -50,6 +50,7 @@ from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
 from disco.monitor.software import Software, Source
 from disco.monitor.vm import NetworkPlace, Status, VirtualMachine, VmConfig
 from disco.network.frame import Frame
+from disco.network.nat import Nat
 from disco.network.subnet import Subnet
 from disco.storage.choice import DiskChoice
 from disco.storage.disk import Disk
@@ -115,6 +116,7 @@ class Monitor:
         self.subnet = Subnet(
             clock_hz=self.machine.clock_hz, now=lambda: self._engine.now, warn=warn
         )
+        self._pace = Pace()
         self._living: dict[int, VirtualMachine] = {}
         self._followed: list[Followed] = []
         self._handlers: Mapping[type[Event], Callable[[VirtualMachine, Any], None]] = {
@@ -159,6 +161,7 @@ class Monitor:
         entropy: bool = False,
         virtio_console: bool = False,
         network: bool = False,
+        nat: Nat | None = None,
         restart_on_reset: bool = False,
     ) -> VirtualMachine:
         """Makes a VM, ready to `boot`.
@@ -172,6 +175,8 @@ class Monitor:
                 disks; /dev/vda is the first.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
             network: put it on the subnet: a virtio network card, an address by DHCP, its name in DNS.
+            nat: give it a way out to the host's network, and so put it on the subnet. Then no run is like
+                another.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
 
@@ -181,10 +186,11 @@ class Monitor:
         """
         if any(vm.name == name for vm in self.vms) or not name:
             raise ConfigError(f"VM '{name}': a name that no other VM has is possible")
+        has_network = network or nat is not None
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
-            virtio_count=len(disks) + entropy + virtio_console + network,
+            virtio_count=len(disks) + entropy + virtio_console + has_network,
             clock_hz=self.machine.clock_hz,
         )
         source = Source(
@@ -194,7 +200,7 @@ class Monitor:
             append=append,
             command=command,
             files=files,
-            network=network,
+            network=has_network,
         )
         software = source.read(platform, vm=name, seed=self.machine.seed)
         with ExitStack() as opened:
@@ -206,7 +212,7 @@ class Monitor:
                 disks=[_open(disk, opened) for disk in disks],
                 entropy=entropy,
                 virtio_console=virtio_console,
-                network=self._plug_in(name, opened) if network else None,
+                network=self._plug_in(name, nat, opened) if has_network else None,
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),
@@ -217,7 +223,7 @@ class Monitor:
             config.resources.close()
             raise
 
-    def _plug_in(self, name: str, opened: ExitStack) -> NetworkPlace:
+    def _plug_in(self, name: str, nat: Nat | None, opened: ExitStack) -> NetworkPlace:
         """A place on the subnet until `opened` is closed, with a network card in it."""
 
         def send(frame: Frame, cycle: int) -> None:
@@ -228,7 +234,7 @@ class Monitor:
             with self._stopping(next(vm for vm in self._living.values() if vm.name == name)):
                 card.deliver(frame)
 
-        member = self.subnet.join(name, deliver)
+        member = self.subnet.join(name, deliver, nat=nat)
         opened.callback(self.subnet.leave, member)
         card = VirtioNet(link=member.link, send=send)
         return NetworkPlace(member=member, card=card)
@@ -341,7 +347,10 @@ class Monitor:
         if end is not None:
             target = min(target, end)
         while engine.now < target and self._living:
-            until = min(target, self._end_of_round()) if self.subnet.has_waiting else target
+            if self.subnet.has_way_out:
+                self.subnet.take_from_outside(wait_seconds=self._pace.ahead_seconds(self.seconds))
+            is_by_round = self.subnet.has_waiting or self.subnet.has_way_out
+            until = min(target, self._end_of_round()) if is_by_round else target
             start = time.perf_counter()
             events = engine.run(until)
             self.clock.engine_seconds += time.perf_counter() - start

@@ -1,6 +1,7 @@
 """DNS: names of VMs to addresses, and back.
 
-A question is answered with one address or name, or with "no such name". Nothing is asked of anybody else.
+A question is answered with one address or name, or with "no such name". Names that are not ours are somebody
+else's to answer, if there is a way out (`is_ours`).
 
 Source: RFC 1035; RFC 6761 for the domain of names that are nobody else's.
 """
@@ -58,6 +59,15 @@ def answer(query: bytes, names: Mapping[str, IPv4Address]) -> bytes | None:
     if found is None:
         return _response(number, flags, _NO_SUCH_NAME, question)
     return _response(number, flags, 0, question, found)
+
+
+def is_ours(query: bytes, names: Mapping[str, IPv4Address]) -> bool:
+    """Whether a query is about a VM, or in our domain."""
+    read = _question(query) if len(query) >= _HEADER.size else None
+    if read is None:
+        return False
+    name, kind, _ = read
+    return name == DOMAIN or name.endswith(f".{DOMAIN}") or _find(name, kind, names) is not None
 
 
 def _find(name: str, kind: int, names: Mapping[str, IPv4Address]) -> bytes | None:

@@ -1,4 +1,5 @@
-"""Disco itself on the subnet: it says who it is (ARP), answers pings, and serves DHCP and DNS.
+"""Disco itself on the subnet: it says who it is (ARP), answers pings, serves DHCP and DNS, and hands what is
+for the world to the sender's way out, if it has one.
 
 What is malformed gets no answer; what is for somebody else is not looked at.
 """
@@ -14,6 +15,7 @@ from disco.network.packets import Datagram, Ipv4
 from disco.network.switch import Port
 
 Reply = Callable[[bytes, Port], None]
+Forward = Callable[[Port, Frame], None]
 
 
 class Gateway:
@@ -27,6 +29,7 @@ class Gateway:
         names: Mapping[str, IPv4Address],
         offer_for: Callable[[Port], dhcp.Offer],
         reply: Reply,
+        forward: Forward,
     ) -> None:
         """Takes its place.
 
@@ -35,12 +38,14 @@ class Gateway:
             names: addresses by name in lower case; looked at when somebody asks.
             offer_for: what whoever is at a port is told by DHCP.
             reply: sends a frame to one port.
+            forward: takes what a port has sent and Disco does not answer itself.
         """
         self.link = link
         self.address = address
         self._names = names
         self._offer_for = offer_for
         self._reply = reply
+        self._forward = forward
 
     def take(self, sender: Port, frame: Frame) -> None:
         """Answers a frame that a port has sent to Disco or to all, if it asks for something."""
@@ -64,13 +69,26 @@ class Gateway:
         datagram = packets.read_udp(packet, is_checked=is_checked)
         if datagram is not None and datagram.destination_port == dhcp.SERVER_PORT:
             self._dhcp(sender, packet, datagram)
-        elif packet.destination == self.address and datagram is not None:
-            if datagram.destination_port == dns.PORT:
-                self._dns(sender, frame.source, packet, datagram)
-        elif packet.destination == self.address:
-            answer = packets.echo_reply(packet)
-            if answer is not None:
-                self._send(sender, frame.source, packets.TYPE_IPV4, answer)
+        elif frame.destination != self.link:
+            return  # for all, and no question to Disco
+        elif self._answered(sender, frame, packet, datagram):
+            return
+        else:
+            self._forward(sender, frame)
+
+    def _answered(
+        self, sender: Port, frame: Frame, packet: Ipv4, datagram: Datagram | None
+    ) -> bool:
+        """Whether it was a question that Disco answers: one for its own names, or a ping."""
+        if packet.destination != self.address:
+            return False
+        answer = packets.echo_reply(packet)
+        if answer is not None:
+            self._send(sender, frame.source, packets.TYPE_IPV4, answer)
+            return True
+        if datagram is None or datagram.destination_port != dns.PORT:
+            return False
+        return self._dns(sender, frame.source, packet, datagram)
 
     def _dhcp(self, sender: Port, packet: Ipv4, datagram: Datagram) -> None:
         if packet.destination not in (self.address, dhcp.EVERYBODY):
@@ -84,12 +102,19 @@ class Gateway:
         link = packets.BROADCAST if address == dhcp.EVERYBODY else message.hardware
         self._send(sender, link, packets.TYPE_IPV4, packets.udp(self.address, address, reply))
 
-    def _dns(self, sender: Port, link: bytes, packet: Ipv4, query: Datagram) -> None:
+    def _dns(self, sender: Port, link: bytes, packet: Ipv4, query: Datagram) -> bool:
+        """Whether the question was answered here."""
+        if self._has_way_out(sender) and not dns.is_ours(query.payload, self._names):
+            return False
         response = dns.answer(query.payload, self._names)
         if response is not None:
             reply = Datagram(dns.PORT, query.source_port, response)
             answer = packets.udp(self.address, packet.source, reply)
             self._send(sender, link, packets.TYPE_IPV4, answer)
+        return True
+
+    def _has_way_out(self, port: Port) -> bool:
+        return self._offer_for(port).router is not None
 
     def _send(self, port: Port, link: bytes, kind: int, payload: bytes) -> None:
         self._reply(packets.ethernet(link, self.link, kind, payload), port)

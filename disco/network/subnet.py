@@ -5,6 +5,8 @@
 
 Addresses follow from that order alone. A name is good with or without the domain `disco.internal`.
 
+A VM may have a way out to the world (`nat`), which answers in Disco's name.
+
 Frames wait for the end of the round in which they were sent (`switch`); Disco's own answers are sent at
 that moment, so they arrive a round later.
 """
@@ -12,6 +14,7 @@ that moment, so they arrive a round later.
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -22,6 +25,7 @@ from disco.network import dhcp, dns
 from disco.network.capture import Capture
 from disco.network.frame import Frame
 from disco.network.gateway import Gateway
+from disco.network.nat import Nat, WayOut
 from disco.network.switch import Port, Switch, Traffic
 
 NETWORK = IPv4Network("10.97.0.0/16")
@@ -86,7 +90,9 @@ class Subnet:
             names=self._names,
             offer_for=self._offer_for,
             reply=self._reply,
+            forward=self._forward,
         )
+        self._ways_out: dict[Port, WayOut] = {}
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -98,12 +104,19 @@ class Subnet:
         """Whether a frame waits for the end of its round."""
         return self._switch.has_waiting
 
-    def join(self, name: str, deliver: Callable[[Frame], None]) -> Member:
-        """Gives a VM its place and its addresses; `deliver` takes the frames that are for it.
+    def join(
+        self, name: str, deliver: Callable[[Frame], None], *, nat: Nat | None = None
+    ) -> Member:
+        """Gives a VM its place and its addresses.
+
+        Args:
+            name: of the VM.
+            deliver: takes the frames that are for it.
+            nat: its way out, or None if it has none.
 
         Raises:
             ConfigError: the name cannot be a host's, or is another's but for case; or all addresses
-                have been given.
+                have been given; or there is no way out.
         """
         if not _HOST_NAME.fullmatch(name):
             raise ConfigError(
@@ -118,7 +131,10 @@ class Subnet:
             raise ConfigError(f"VM '{name}': the subnet has given all {MEMBERS_MAX} addresses")
         group, place = divmod(self._joined, _PER_GROUP)
         address = NETWORK[_FIRST + group * 256 + place]
+        way_out = None if nat is None else self._start(name, address, nat)
         port = self._switch.open(name, link_of(address), deliver)
+        if way_out is not None:
+            self._ways_out[port] = way_out
         member = Member(name, port.link, address, port)
         self._joined += 1
         self._members[port] = member
@@ -128,6 +144,9 @@ class Subnet:
     def leave(self, member: Member) -> None:
         """Takes a VM's place and name away; its addresses are nobody's from then on."""
         self._switch.close(member.port)
+        way_out = self._ways_out.pop(member.port, None)
+        if way_out is not None:
+            way_out.close()
         del self._members[member.port]
         del self._names[member.name.lower()]
 
@@ -170,10 +189,39 @@ class Subnet:
             address=member.address,
             network=NETWORK,
             server=GATEWAY,
-            router=None,
+            router=GATEWAY if port in self._ways_out else None,
             host_name=member.name,
             domain=dns.DOMAIN,
         )
+
+    def _start(self, name: str, address: IPv4Address, nat: Nat) -> WayOut:
+        return WayOut(
+            vm=name,
+            address=address,
+            network=NETWORK,
+            gateway=GATEWAY,
+            link=self._port.link,
+            publish=nat.publish,
+            warn=self._warn,
+        )
+
+    @property
+    def has_way_out(self) -> bool:
+        """Whether frames can come from outside, at any time."""
+        return bool(self._ways_out)
+
+    def take_from_outside(self, *, wait_seconds: float) -> None:
+        """Sends on what has come from outside, waiting for something for so long."""
+        open_ones = {port: way for port, way in self._ways_out.items() if way.is_open}
+        readable, _, _ = select.select(open_ones.values(), (), (), max(wait_seconds, 0.0))
+        for port, way in open_ones.items():
+            if way in readable:
+                for data in way.receive():
+                    self._reply(data, port)
+
+    def _forward(self, port: Port, frame: Frame) -> None:
+        if port in self._ways_out:
+            self._ways_out[port].send(frame)
 
     def _reply(self, data: bytes, port: Port) -> None:
         self._switch.send(self._port, Frame(data), cycle=self._now(), only=port)
