@@ -11,6 +11,7 @@ runs. What a program reads goes to standard output; progress, warnings and error
     130     Ctrl-C
 """
 
+import os
 import sys
 
 from disco.cli import status
@@ -18,6 +19,8 @@ from disco.cli import status
 
 def main() -> None:
     """Entry point. Ctrl-C counts from here on, while the rest is still being imported."""
+    # Disco multiplies no matrices: NumPy's threads for that would only take memory, and time to spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from disco.cli.app import main as run
 
