@@ -183,6 +183,8 @@ class Engine:
     # -- memory -----------------------------------------------------------------------------
     def place_page(self, vm: int, ppn: int, node: int) -> int:
         """Takes a free page of the node, zeroed, and maps it private and writable. -1: the node is full."""
+    def set_pages_aside(self, vm: int, cpu_node: int, node: int, count: int) -> None:
+        """Answers the VM's faults on CPUs of `cpu_node` in advance, with up to `count` free pages of `node`."""
     def unmap_page(self, vm: int, ppn: int) -> None:
         """Takes the page away from the VM (TLB shootdown through memmap and backmaps) and frees it."""
     def unmap_all(self, vm: int) -> None:

@@ -13,6 +13,9 @@ from disco.monitor.placement import Fault, FirstTouch, HostFault, PlacementPolic
 
 _PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
 
+#: Page faults that a policy answers at once if it always gives the same answer: 1 MiB.
+PAGES_IN_ADVANCE = 256
+
 
 class Pages:
     """Gives machine pages to VMs, on the node that the policy wishes or the nearest with room.
@@ -40,15 +43,25 @@ class Pages:
         """Machine pages of the node that nobody owns."""
         return self._engine.free_pages(node)
 
-    def place(self, fault: Fault) -> None:
-        """Gives the VM a zeroed page at `fault.ppn`.
+    def answer(self, fault: Fault) -> None:
+        """Gives the VM the page that a vCPU waits for, and the next ones if the policy always answers so.
+
+        Raises:
+            MemoryExhausted: no node has a free page.
+        """
+        node = self.place(fault)
+        if node == self._always(fault):
+            self._engine.set_pages_aside(fault.vm, fault.node, node, PAGES_IN_ADVANCE)
+
+    def place(self, fault: Fault) -> int:
+        """Gives the VM a zeroed page at `fault.ppn`; returns its node.
 
         Raises:
             MemoryExhausted: no node has a free page.
         """
         for node in self._orders[self._choose(fault)]:
             if self._engine.place_page(fault.vm, fault.ppn, node) >= 0:
-                return
+                return node
         raise MemoryExhausted(
             f"physical page {fault.ppn:#x}: a machine page asked;"
             f" all {self.machine.memory_bytes // PAGE_SIZE} of the machine are in use"
@@ -62,13 +75,28 @@ class Pages:
             problem = f"chose node {node!r}; 0 to {self.machine.nodes - 1} exist"
         except Exception as error:  # noqa: BLE001  a policy is the user's code: it can raise anything
             problem = f"raised {type(error).__name__}: {error}"
+        self._blame(problem)
+        return self._default.choose(fault, self)
+
+    def _always(self, fault: Fault) -> int | None:
+        """The node that the policy chooses for every such fault, if it says so."""
+        always = getattr(self._policy, "always", None)
+        if always is None:
+            return None
+        try:
+            node: int | None = always(fault.vm, fault.node)
+        except Exception as error:  # noqa: BLE001  as above
+            self._blame(f"raised {type(error).__name__}: {error}")
+            return None
+        return node
+
+    def _blame(self, problem: str) -> None:
         if not self._has_warned:
             self._has_warned = True
             self._warn(
                 f"placement policy {type(self._policy).__name__} {problem};"
                 " such pages go to the node of the fault"
             )
-        return self._default.choose(fault, self)
 
 
 class VmMemory:

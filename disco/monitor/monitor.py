@@ -395,7 +395,7 @@ class Monitor:
         if fault.protected:
             self._engine.protect_page(fault.vm, fault.ppn, True)
         else:
-            self._pages.place(fault)
+            self._pages.answer(fault)
 
     def _device_access(self, vm: VirtualMachine, access: DeviceAccess) -> None:
         value = vm.board.bus.access(access)

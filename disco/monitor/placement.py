@@ -69,7 +69,12 @@ class MachineMemory(Protocol):
 
 class PlacementPolicy(Protocol):
     """Chooses a node for each new page. Same faults, same answers: a policy with chance in it
-    takes a seed."""
+    takes a seed.
+
+    A policy may have a second method, `always(vm, node)`: the node that it would choose for every fault
+    of that VM on CPUs of `node`, or None. It is then asked once in a while instead of at each fault, and
+    VMs do not wait for each other's faults.
+    """
 
     def choose(self, fault: Fault, memory: MachineMemory) -> int:
         """The node on which the page should be."""
@@ -80,6 +85,10 @@ class FirstTouch:
 
     def choose(self, fault: Fault, memory: MachineMemory) -> int:
         return fault.node
+
+    def always(self, vm: int, node: int) -> int:
+        """The node of the CPU, whatever is touched."""
+        return node
 
 
 class RoundRobin:
@@ -103,4 +112,8 @@ class Fixed:
         self._node = node
 
     def choose(self, fault: Fault, memory: MachineMemory) -> int:
+        return self._node
+
+    def always(self, vm: int, node: int) -> int:
+        """The same node, wherever the CPU is."""
         return self._node

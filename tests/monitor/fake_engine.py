@@ -121,6 +121,7 @@ class Engine:
         self.translation_seconds = 0.0
         self.vms: dict[int, FakeVm] = {}
         self._created = 0
+        self.set_aside: list[tuple[int, int, int, int]] = []
         self._quantum = quantum_cycles
         self._node_of_cpu = node_of_cpu
         pages = memory_bytes_per_node // PAGE
@@ -209,6 +210,10 @@ class Engine:
         guest.pmap["state"][ppn] = PRIVATE
         guest.pmap["writable"][ppn] = 1
         return mpn
+
+    def set_pages_aside(self, vm: int, cpu_node: int, node: int, count: int) -> None:
+        """Only noted: a fake vCPU asks for each page."""
+        self.set_aside.append((vm, cpu_node, node, count))
 
     def unmap_page(self, vm: int, ppn: int) -> None:
         row = self.vms[vm].pmap[ppn]

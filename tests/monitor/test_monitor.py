@@ -14,6 +14,7 @@ import tiny_kernel
 
 from disco import (
     ConfigError,
+    FirstTouch,
     Fixed,
     GuestStopped,
     ImageError,
@@ -152,6 +153,41 @@ def test_a_policy_that_raises_is_replaced_and_that_is_said_once(machine, kernel)
     assert said == [
         "placement policy Broken raised KeyError: 'node'; such pages go to the node of the fault"
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [(FirstTouch(), (0, 0)), (Fixed(2), (0, 2)), (RoundRobin(), None)]
+)
+def test_a_policy_with_one_answer_gives_it_in_advance(machine, kernel, policy, expected):
+    monitor = Monitor(machine, placement=policy)
+    booted(monitor, kernel, pages(UNTOUCHED))
+    monitor.run()
+    said = {(vm, cpu_node, node) for vm, cpu_node, node, _ in monitor._engine.set_aside}
+    assert said == ({(0, *expected)} if expected else set())
+
+
+def test_a_page_on_another_node_than_the_one_that_is_full_is_no_answer_in_advance(machine, kernel):
+    monitor = Monitor(machine, placement=Fixed(1), overcommit=True)
+    node_pages = machine.memory_bytes_per_node // PAGE_SIZE
+    script = pages(*range(UNTOUCHED, UNTOUCHED + 2 * node_pages))
+    booted(monitor, kernel, script, memory_mib=12)
+    monitor.run()
+    assert {node for _, _, node, _ in monitor._engine.set_aside} == {1}
+
+
+def test_a_policy_that_raises_in_advance_is_asked_each_time(machine, kernel):
+    class Broken(FirstTouch):
+        def always(self, vm, node):
+            raise LookupError("node")
+
+    said: list[str] = []
+    monitor = Monitor(machine, placement=Broken(), warn=said.append)
+    vm = booted(monitor, kernel, pages(UNTOUCHED, UNTOUCHED + 1))
+    monitor.run()
+    assert vm.status is Status.HALTED
+    assert monitor._engine.set_aside == []
+    assert len(said) == 1
+    assert "placement policy Broken raised LookupError: node" in said[0]
 
 
 def test_an_ended_vm_returns_every_page(machine, kernel):

@@ -168,6 +168,10 @@ impl Engine {
         Ok(placed.map_or(-1, |mpn| i64::from(mpn.0)))
     }
 
+    fn set_pages_aside(&mut self, vm: u32, cpu_node: u16, node: u16, count: usize) -> PyResult<()> {
+        self.monitor.set_pages_aside(vm, cpu_node, node, count).map_err(to_py)
+    }
+
     fn unmap_page(&mut self, vm: u32, ppn: u32) -> PyResult<()> {
         self.monitor.unmap_page(vm, Ppn(ppn)).map_err(to_py)
     }

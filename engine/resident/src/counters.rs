@@ -88,10 +88,10 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// Accounts for what a vCPU has counted from `before` to `after`, which ran here. Its idle time is its own.
-    pub fn add_run(&mut self, before: &Counters, after: &Counters) {
-        self.user += after.cycles_user - before.cycles_user;
-        self.kernel += after.cycles_kernel - before.cycles_kernel;
+    /// Accounts for what a vCPU has used from `before` to `after`, which ran here. Its idle time is its own.
+    pub fn add_run(&mut self, before: CpuTime, after: CpuTime) {
+        self.user += after.user - before.user;
+        self.kernel += after.kernel - before.kernel;
         self.monitor += after.monitor - before.monitor;
     }
 
@@ -137,6 +137,11 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// The time that the vCPU has used.
+            pub fn used(&self) -> CpuTime {
+                CpuTime { user: self.cycles_user, kernel: self.cycles_kernel, monitor: self.monitor, idle: 0 }
+            }
+
             /// Every counter with its value: the table's in its order, the monitor's cycles and their parts.
             pub fn rows(&self) -> Vec<(&'static str, u64)> {
                 let mut rows = vec![$((stringify!($name), self.$name),)*];

@@ -9,7 +9,7 @@
 //! control maps every kernel segment. So each privileged instruction and each reference that the TLB does
 //! not cover traps, and [`trap`] is the only way in.
 //!
-//! Reading order: [`pmap`], [`memmap`], [`l2tlb`] (the tables), [`vcpu`] and [`vm`] (what is virtual),
+//! Reading order: [`pmap`], [`memmap`], [`reserve`], [`l2tlb`] (the tables), [`vcpu`] and [`vm`] (what is virtual),
 //! [`miss`] (the life of a TLB miss), [`emulate`] (privileged instructions), [`trap`] (the dispatcher),
 //! [`schedule`] (who runs where), [`monitor`] (rounds).
 
@@ -18,12 +18,14 @@ pub mod counters;
 pub mod emulate;
 pub mod event;
 pub mod follow;
+pub mod host_threads;
 pub mod l2tlb;
 pub mod memmap;
 pub mod miss;
 pub mod monitor;
 pub mod pmap;
 mod record;
+pub mod reserve;
 pub mod schedule;
 pub mod table;
 pub mod trap;

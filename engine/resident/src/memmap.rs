@@ -170,8 +170,27 @@ impl Memmap {
     /// Takes a free page of `node`, zeroed, for a VM's physical page. `None`: the node is full.
     pub fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
         let mpn = self.free[usize::from(node.0)].take()?;
-        self.table.set(mpn.0 as usize, MemmapRow::guest(Mapper { vm, ppn: page.0 }, 1));
+        self.own(mpn, vm, page);
         Some(mpn)
+    }
+
+    /// Takes up to `count` free pages of `node`, zeroed, that will be somebody's soon ([`Memmap::own`]).
+    pub fn set_aside(&mut self, node: NodeId, count: usize) -> Vec<Mpn> {
+        let free = &mut self.free[usize::from(node.0)];
+        std::iter::from_fn(|| free.take()).take(count).collect()
+    }
+
+    /// Takes pages back that were set aside and that nobody has had; the last one goes first again.
+    pub fn put_back(&mut self, pages: impl Iterator<Item = Mpn>) {
+        for page in pages {
+            let node = self.memory.node_of(page);
+            self.free[usize::from(node.0)].returned.push(page);
+        }
+    }
+
+    /// A page that was set aside is a VM's physical page now.
+    pub fn own(&mut self, mpn: Mpn, vm: u32, page: Ppn) {
+        self.table.set(mpn.0 as usize, MemmapRow::guest(Mapper { vm, ppn: page.0 }, 1));
     }
 
     /// Takes a free page of `node` for the monitor's tables of a VM. `None`: the node is full.

@@ -330,6 +330,9 @@ impl Running<'_> {
         self.vcpu.trap.cause = Cause::PageFault;
         self.charge(self.costs.page_fault);
         self.note("page fault", || vec![("ppn", u64::from(page.0).into()), ("protected", protected.into())]);
+        if !protected && self.place_from_reserve(page) {
+            return Flow::Resume;
+        }
         self.vcpu.state = VcpuState::Faulted;
         let cpu = &self.cpu;
         self.events.push(Event::PageFault {
@@ -343,6 +346,14 @@ impl Running<'_> {
             cycle: cpu.now,
         });
         Flow::Leave
+    }
+
+    /// Gives the guest a page that was decided on in advance. The access is tried again, as after a decision.
+    fn place_from_reserve(&mut self, page: Ppn) -> bool {
+        let Some(mpn) = self.reserve.take(self.cpu.node, page) else { return false };
+        self.pmap.set_page(page, mpn, PageState::Private, true);
+        self.charge(self.costs.page_zero);
+        true
     }
 
     fn device_access(&mut self, trap: &Trap, paddr: PhysAddr, kind: AccessKind) -> Flow {

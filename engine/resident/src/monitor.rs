@@ -20,7 +20,7 @@ pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use machine::services::{Cost, Service};
@@ -31,13 +31,14 @@ use crate::Counters;
 use crate::counters::{ByCause, CpuTime};
 use crate::event::Event;
 use crate::follow::{Follower, MissKind};
+use crate::host_threads::{Habit, HostThreads, Task, Work};
 use crate::memmap::{Memmap, VMS_MAX};
 use crate::pmap::{PageState, Pmap};
 use crate::schedule::{Pool, PoolPlan, VcpuId};
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::vm::Vm;
 use error::Result;
-use rounds::{CpuSlot, Round, Vms, grouped, refreshed};
+use rounds::{CpuSlot, Cpus, Group, Round, Vms, refreshed};
 
 /// The machine with the resident part of the monitor on it.
 #[derive(Debug)]
@@ -45,16 +46,16 @@ pub struct Monitor {
     config: MonitorConfig,
     memory: Arc<MachineMemory>,
     memmap: Memmap,
-    cpus: Vec<CpuSlot>,
+    cpus: Cpus,
     vms: Vms,
     pools: Vec<Pool>,
     /// The last boundary.
     now: Cycles,
     /// The boundary for which vCPUs have been dealt.
     dealt: Option<Cycles>,
-    /// CPUs that must run on one host thread, because VMs span them.
-    groups: Vec<Vec<usize>>,
-    threads: Option<rayon::ThreadPool>,
+    /// All CPUs that have something on their run queues.
+    groups: Vec<Task<Group>>,
+    threads: HostThreads<Group>,
 }
 
 impl Monitor {
@@ -66,26 +67,27 @@ impl Monitor {
         config.check()?;
         let memory = Arc::new(MachineMemory::new(config.nodes, config.memory_bytes_per_node)?);
         let cpu_config = CpuConfig { tlb_entries: config.tlb_entries, ..CpuConfig::hardware() };
-        let mut cpus: Vec<CpuSlot> = (0u16..)
+        let mut cpus: Cpus = (0u16..)
             .zip(&config.node_of_cpu)
-            .map(|(id, node)| CpuSlot {
-                hardware: HardwareCpu::new(id, NodeId(*node), cpu_config.clone(), Arc::clone(&memory)),
-                queue: Vec::new(),
-                turn: 0,
-                running: None,
-                loaded: None,
-                time: CpuTime::default(),
-                events: Vec::new(),
+            .map(|(id, node)| {
+                Some(Box::new(CpuSlot {
+                    hardware: HardwareCpu::new(id, NodeId(*node), cpu_config.clone(), Arc::clone(&memory)),
+                    queue: Vec::new(),
+                    turn: 0,
+                    running: None,
+                    loaded: None,
+                    time: CpuTime::default(),
+                    events: Vec::new(),
+                }))
             })
             .collect();
-        for (slot, accelerator) in cpus.iter_mut().zip(config.engine.accelerators(config.node_of_cpu.len())?) {
+        for (slot, accelerator) in
+            cpus.iter_mut().flatten().zip(config.engine.accelerators(config.node_of_cpu.len())?)
+        {
             slot.hardware.cpu.set_accelerator(accelerator);
         }
-        let threads = (config.host_threads > 1)
-            // The thread that asks for a round takes part.
-            .then(|| rayon::ThreadPoolBuilder::new().num_threads(config.host_threads - 1).build())
-            .transpose()
-            .map_err(|error| MonitorError::Machine(format!("host threads: {error}")))?;
+        let threads = HostThreads::new(config.host_threads)
+            .map_err(|error| MonitorError::Machine(format!("{} host threads: {error}", config.host_threads)))?;
         let memmap = Memmap::new(Arc::clone(&memory))?;
         let alone =
             |cpu| PoolPlan { cpus: vec![cpu], vcpus: Vec::new(), gang: false, slice_rounds: config.slice_rounds };
@@ -144,8 +146,9 @@ impl Monitor {
             return Err(MonitorError::Machine(format!("VM {id} asked; a machine can have had {VMS_MAX}")));
         }
         let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries)?;
+        self.put_reserves_back();
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
-        self.vms.push(Some(Mutex::new(vm)));
+        self.vms.push(Some(vm));
         Ok(id)
     }
 
@@ -171,14 +174,14 @@ impl Monitor {
     /// [`MonitorError::NoVm`].
     pub fn destroy_vm(&mut self, vm: u32) -> Result<()> {
         self.vm(vm)?;
-        for slot in &mut self.cpus {
+        for slot in self.cpus.iter_mut().flatten() {
             slot.forget(vm);
         }
         for pool in &mut self.pools {
             pool.remove(|id| id.vm == vm);
         }
-        let gone = self.vms[vm as usize].take().expect("checked above");
-        let gone = gone.into_inner().expect("no run panicked inside");
+        let mut gone = self.vms[vm as usize].take().expect("checked above");
+        self.memmap.put_back(gone.reserve.take_rest());
         for (page, row) in gone.pmap.present() {
             self.memmap.release(Mpn(row.mpn), vm, page);
         }
@@ -196,7 +199,7 @@ impl Monitor {
     /// [`MonitorError::NoVm`], [`MonitorError::NoVcpu`].
     pub fn set_vcpu(&mut self, vm: u32, vcpu: u32, pc: u64, gpr: &[(u8, u64)]) -> Result<()> {
         self.vcpu(vm, vcpu)?;
-        for slot in &mut self.cpus {
+        for slot in self.cpus.iter_mut().flatten() {
             slot.unload(VcpuId { vm, vcpu }, &mut self.vms);
         }
         let now = self.now;
@@ -221,8 +224,9 @@ impl Monitor {
     ) -> Result<T> {
         self.vcpu(vm, vcpu)?;
         let id = VcpuId { vm, vcpu };
-        let loaded = self.cpus.iter().find(|slot| slot.loaded == Some(id)).map(|slot| &slot.hardware.cpu.regs);
-        let vm = self.vms[vm as usize].as_mut().expect("checked above").get_mut().expect("no run panicked inside");
+        let loaded =
+            self.cpus.iter().flatten().find(|slot| slot.loaded == Some(id)).map(|slot| &slot.hardware.cpu.regs);
+        let vm = self.vms[vm as usize].as_mut().expect("checked above");
         let vcpu = &vm.vcpus[vcpu as usize];
         Ok(look(vcpu, loaded.unwrap_or(&vcpu.regs)))
     }
@@ -313,6 +317,7 @@ impl Monitor {
             self.deal();
             let round_end = Cycles((self.now.0 / self.config.quantum.0 + 1) * self.config.quantum.0);
             self.run_cpus(round_end);
+            self.settle_reserves();
             let events = self.take_events();
             if !events.is_empty() {
                 return events;
@@ -332,7 +337,7 @@ impl Monitor {
     /// Python has seen every page fault: the accesses are tried again.
     fn retry_faults(&mut self) {
         for vm in self.vms.iter_mut().flatten() {
-            for vcpu in &mut vm.get_mut().expect("no run panicked inside").vcpus {
+            for vcpu in &mut vm.vcpus {
                 if vcpu.state == VcpuState::Faulted {
                     vcpu.state = VcpuState::Ready;
                 }
@@ -340,39 +345,31 @@ impl Monitor {
         }
     }
 
+    /// Runs each CPU to the end of the round, or until it needs a decision.
     fn run_cpus(&mut self, round_end: Cycles) {
-        let round = Round {
-            vms: &self.vms,
-            costs: &self.config.costs,
-            interleave: self.config.interleave,
-            end: round_end,
-        };
-        let groups = grouped(&mut self.cpus, &self.groups);
-        let (busy, idle): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| round.is_busy(group));
-        // Waking a host thread costs more than letting time go by.
-        idle.into_iter().for_each(|group| round.run(group));
-        match &self.threads {
-            Some(threads) if busy.len() > 1 => {
-                let hands = busy.len().min(self.config.host_threads);
-                let groups = Mutex::new(busy.into_iter());
-                let next = || groups.lock().expect("nobody panics with the lock").next();
-                let work = || {
-                    while let Some(group) = next() {
-                        round.run(group);
-                    }
-                };
-                threads.in_place_scope(|scope| {
-                    (1..hands).for_each(|_| scope.spawn(|_| work()));
-                    work();
-                });
-            }
-            _ => busy.into_iter().for_each(|group| round.run(group)),
+        let (cpus, vms) = (&mut self.cpus, &mut self.vms);
+        for slot in cpus.iter_mut().flatten().filter(|slot| slot.queue.is_empty()) {
+            slot.idle_until(round_end);
         }
+        let is_busy = |group: &Task<Group>| group.work.is_busy(cpus, vms, round_end);
+        let (mut busy, mut idle): (Vec<_>, Vec<_>) = self.groups.drain(..).partition(is_busy);
+        for group in busy.iter_mut().chain(&mut idle) {
+            group.work.gather(cpus, vms, round_end);
+        }
+        // Whoever has nothing to execute lets time go by: no work for another thread.
+        idle.iter_mut().for_each(|group| group.work.run());
+        self.threads.run(&mut busy);
+        for group in busy.iter_mut().chain(&mut idle) {
+            group.work.scatter(cpus, vms);
+        }
+        self.groups.append(&mut busy);
+        self.groups.append(&mut idle);
     }
 
     /// The events of the boundary, with a VM's posted stores before its first other event.
     fn take_events(&mut self) -> Vec<Event> {
-        let mut events: Vec<Event> = self.cpus.iter_mut().flat_map(|slot| slot.events.drain(..)).collect();
+        let mut events: Vec<Event> =
+            self.cpus.iter_mut().flatten().flat_map(|slot| slot.events.drain(..)).collect();
         events.sort_by_key(Event::order);
         let mut told: Vec<u32> = Vec::new();
         let mut posted = Vec::new();
@@ -390,7 +387,6 @@ impl Monitor {
     fn take_posted(&mut self, only: Option<u32>) -> Vec<Event> {
         let mut events = Vec::new();
         for vm in self.vms.iter_mut().flatten() {
-            let vm = vm.get_mut().expect("no run panicked inside");
             if vm.windows.has_log() && only.is_none_or(|only| only == vm.id) {
                 events.push(Event::PostedWrites { vm: vm.id, writes: vm.windows.take_log() });
             }
@@ -405,7 +401,7 @@ impl Monitor {
         let round_start = Cycles(next.0.min(until.0) / quantum * quantum);
         if round_start > self.now {
             self.now = round_start;
-            for slot in &mut self.cpus {
+            for slot in self.cpus.iter_mut().flatten() {
                 slot.idle_until(round_start);
             }
         }
@@ -451,7 +447,7 @@ impl Monitor {
 
     /// Host time that the translators of all CPUs have spent so far.
     pub fn translation_time(&self) -> Duration {
-        let accelerators = self.cpus.iter().filter_map(|slot| slot.hardware.cpu.accelerator());
+        let accelerators = self.cpus.iter().flatten().filter_map(|slot| slot.hardware.cpu.accelerator());
         accelerators.map(|accelerator| accelerator.translation_time()).sum()
     }
 
@@ -464,7 +460,8 @@ impl Monitor {
     }
 
     fn cpu(&self, cpu: u16) -> Result<&CpuSlot> {
-        self.cpus.get(usize::from(cpu)).ok_or(MonitorError::NoCpu { cpu, cpus: self.cpus.len() })
+        let slot = self.cpus.get(usize::from(cpu)).and_then(Option::as_deref);
+        slot.ok_or(MonitorError::NoCpu { cpu, cpus: self.cpus.len() })
     }
 
     /// Records the next miss of that kind on any vCPU of the VM.
@@ -511,7 +508,7 @@ impl Monitor {
     /// [`MonitorError::NoVm`].
     pub fn vm(&mut self, vm: u32) -> Result<&mut Vm> {
         let state = self.vms.get_mut(vm as usize).and_then(Option::as_mut).ok_or(MonitorError::NoVm(vm))?;
-        Ok(state.get_mut().expect("no run panicked inside"))
+        Ok(state)
     }
 
     fn vcpu(&mut self, vm: u32, vcpu: u32) -> Result<&mut Vcpu> {
@@ -523,7 +520,8 @@ impl Monitor {
     /// CPUs that share a VM belong together; so do those that share one with a CPU of the group.
     fn regroup(&mut self) {
         let mut groups: Vec<(Vec<usize>, Vec<u32>)> = Vec::new();
-        for (cpu, slot) in self.cpus.iter().enumerate().filter(|(_, slot)| !slot.queue.is_empty()) {
+        let slots = self.cpus.iter().enumerate().filter_map(|(cpu, slot)| Some((cpu, slot.as_ref()?)));
+        for (cpu, slot) in slots.filter(|(_, slot)| !slot.queue.is_empty()) {
             let mut cpus = vec![cpu];
             let mut vms: Vec<u32> = slot.queue.iter().map(|id| id.vm).collect();
             groups.retain(|(other_cpus, other_vms)| {
@@ -537,6 +535,15 @@ impl Monitor {
             cpus.sort_unstable();
             groups.push((cpus, vms));
         }
-        self.groups = groups.into_iter().map(|(cpus, _)| cpus).collect();
+        let round = Round { costs: self.config.costs.clone(), interleave: self.config.interleave, end: self.now };
+        let habit = |cpu: usize| {
+            let before = self.groups.iter().find(|group| group.work.members.contains(&cpu));
+            before.map_or(Habit::default(), |group| group.habit())
+        };
+        let task = |cpus: Vec<usize>| {
+            let habit = habit(cpus[0]);
+            Task::new(Group::new(cpus, round.clone()), habit)
+        };
+        self.groups = groups.into_iter().map(|(cpus, _)| task(cpus)).collect();
     }
 }

@@ -15,6 +15,7 @@ use crate::event::{Event, StopCause};
 use crate::follow::{Step, Value};
 use crate::l2tlb::{Origin, SLOTS};
 use crate::pmap::Pmap;
+use crate::reserve::Reserve;
 use crate::vcpu::{Shadow, Vcpu, VcpuState};
 use machine::smp::Smp;
 use machine::windows::Windows;
@@ -28,6 +29,8 @@ pub struct Monitored<'a> {
     pub vm: u32,
     /// The VM's pmap.
     pub pmap: &'a mut Pmap,
+    /// Machine pages for the VM's next page faults.
+    pub reserve: &'a mut Reserve,
     /// The VM's registers that need no trip.
     pub windows: &'a mut Windows,
     /// What connects the VM's vCPUs, if there are several.
@@ -62,6 +65,8 @@ pub struct Running<'a> {
     pub vm: u32,
     /// The VM's pmap.
     pub pmap: &'a mut Pmap,
+    /// Machine pages for the VM's next page faults.
+    pub reserve: &'a mut Reserve,
     /// The VM's registers that need no trip.
     pub windows: &'a mut Windows,
     /// What connects the VM's vCPUs, if there are several.
@@ -97,6 +102,7 @@ impl Monitored<'_> {
             shadow: self.shadow,
             vm: self.vm,
             pmap: self.pmap,
+            reserve: self.reserve,
             windows: self.windows,
             smp: self.smp,
             vcpu_index: self.vcpu_index,

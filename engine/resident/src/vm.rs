@@ -5,6 +5,7 @@ use machine::memory::MemoryError;
 use machine::{CpuConfig, Cycles, Mpn, PAGE_SHIFT, PhysRange};
 
 use crate::pmap::Pmap;
+use crate::reserve::Reserve;
 use crate::vcpu::{Vcpu, VcpuState};
 use machine::smp::Smp;
 use machine::windows::Windows;
@@ -16,6 +17,8 @@ pub struct Vm {
     pub id: u32,
     /// Physical to machine pages.
     pub pmap: Pmap,
+    /// Machine pages for its next page faults.
+    pub reserve: Reserve,
     /// Registers that need no trip to Python.
     pub windows: Windows,
     /// Its virtual CPUs.
@@ -45,7 +48,8 @@ impl Vm {
         }
         let config = CpuConfig { coherence_manager: smp.is_some(), ..CpuConfig::guest() };
         let vcpus = (0..vcpus).map(|number| Vcpu::new(config.clone(), number, l2tlb_entries)).collect();
-        Ok(Vm { id, pmap, windows: Windows::default(), vcpus, smp, table_pages: Vec::new() })
+        let (reserve, windows) = (Reserve::default(), Windows::default());
+        Ok(Vm { id, pmap, reserve, windows, vcpus, smp, table_pages: Vec::new() })
     }
 
     /// Puts what connects the vCPUs into its reset state: vCPU 0 is up, the others are off.

@@ -172,11 +172,13 @@ impl World {
         World { monitor, vm, random, present: BTreeMap::new(), free_at_start }
     }
 
-    /// Runs for a while; pages that the guest misses appear on random nodes.
+    /// Runs for a while; pages that the guest misses appear on random nodes, some of them in advance.
     fn run(&mut self) {
         let until = Cycles(self.monitor.now().0 + 40_000);
         while self.monitor.now() < until {
-            for event in self.monitor.run(until) {
+            let events = self.monitor.run(until);
+            self.notice_pages();
+            for event in events {
                 let Event::PageFault { page, protected, store, .. } = event else {
                     let regs = self.monitor.inspect(self.vm, 0, |_, regs| regs.gpr[..32].to_vec()).unwrap();
                     panic!("the guest read something wrong: {event:?}, {regs:x?}");
@@ -187,6 +189,20 @@ impl World {
                 let node = self.random.below(usize::from(NODES)) as u16;
                 guest::provide(&mut self.monitor, self.vm, page, node);
                 self.present.insert(page.0, true);
+                if self.random.chance(30) {
+                    let count = self.random.below(5);
+                    self.monitor.set_pages_aside(self.vm, 0, node, count).unwrap();
+                }
+            }
+        }
+    }
+
+    /// The guest has taken pages that were set aside for it.
+    fn notice_pages(&mut self) {
+        let pmap = &self.monitor.vm(self.vm).unwrap().pmap;
+        for page in HAMMERED..HAMMERED + HAMMERED_PAGES {
+            if pmap.row(Ppn(page)).state() == PageState::Private {
+                self.present.entry(page).or_insert(true);
             }
         }
     }

@@ -19,10 +19,48 @@ impl Monitor {
     pub fn place_page(&mut self, vm: u32, page: Ppn, node: u16) -> Result<Option<Mpn>> {
         self.check_node(node)?;
         self.check_state(vm, page, &[PageState::Absent], "absent RAM")?;
-        let Some(mpn) = self.memmap.allocate(NodeId(node), vm, page) else { return Ok(None) };
+        let Some(mpn) = self.allocate(NodeId(node), vm, page) else { return Ok(None) };
         self.vm(vm)?.pmap.set_page(page, mpn, PageState::Private, true);
         self.charge_faulted(vm, self.config.costs.page_zero);
         Ok(Some(mpn))
+    }
+
+    /// Answers page faults of the VM on CPUs of `cpu_node` in advance, with up to `count` free pages of `node`. When
+    /// they are used up, such faults are events again; when the node is full, it takes them back.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`], [`MonitorError::NoNode`].
+    pub fn set_pages_aside(&mut self, vm: u32, cpu_node: u16, node: u16, count: usize) -> Result<()> {
+        self.check_node(cpu_node)?;
+        self.check_node(node)?;
+        self.vm(vm)?;
+        let pages = self.memmap.set_aside(NodeId(node), count);
+        self.vm(vm)?.reserve.add(NodeId(cpu_node), pages);
+        Ok(())
+    }
+
+    /// Takes a free page; what has been set aside for VMs is free when nothing else is.
+    fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
+        self.memmap.allocate(node, vm, page).or_else(|| {
+            self.put_reserves_back();
+            self.memmap.allocate(node, vm, page)
+        })
+    }
+
+    /// Nothing is set aside for any VM any more.
+    pub(super) fn put_reserves_back(&mut self) {
+        for vm in self.vms.iter_mut().flatten() {
+            self.memmap.put_back(vm.reserve.take_rest());
+        }
+    }
+
+    /// The memmap learns which pages VMs have taken from what was set aside for them.
+    pub(super) fn settle_reserves(&mut self) {
+        for vm in self.vms.iter_mut().flatten() {
+            for (mpn, page) in vm.reserve.take_placed() {
+                self.memmap.own(mpn, vm.id, page);
+            }
+        }
     }
 
     /// Takes a page away from a VM; it is absent then, and its content is gone.
@@ -66,7 +104,7 @@ impl Monitor {
     pub fn move_page(&mut self, vm: u32, page: Ppn, node: u16) -> Result<Option<Mpn>> {
         self.check_node(node)?;
         self.check_state(vm, page, &[PageState::Private], "private")?;
-        let Some(target) = self.memmap.allocate(NodeId(node), vm, page) else { return Ok(None) };
+        let Some(target) = self.allocate(NodeId(node), vm, page) else { return Ok(None) };
         self.shoot_down(vm, page)?;
         let pmap = &mut self.vm(vm)?.pmap;
         let row = pmap.row(page);
@@ -91,7 +129,7 @@ impl Monitor {
             }
         }
         state.pmap.clear_backmaps(page);
-        for slot in &mut self.cpus {
+        for slot in self.cpus.iter_mut().flatten() {
             let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
             slot.charge(vcpu_of(&mut self.vms, id), Cause::Shootdown, self.config.costs.shootdown);
             slot.shoot_down(Mpn(row.mpn));
@@ -99,13 +137,16 @@ impl Monitor {
         Ok(())
     }
 
-    /// Free pages of a node.
+    /// Free pages of a node, with those that are set aside for VMs.
     ///
     /// # Errors
     /// [`MonitorError::NoNode`].
     pub fn free_pages(&self, node: u16) -> Result<usize> {
         self.check_node(node)?;
-        Ok(self.memmap.free_pages(NodeId(node)))
+        let is_there = |page: &Mpn| self.memory.node_of(*page).0 == node;
+        let vms = self.vms.iter().flatten();
+        let set_aside: usize = vms.map(|vm| vm.reserve.rest().filter(is_there).count()).sum();
+        Ok(self.memmap.free_pages(NodeId(node)) + set_aside)
     }
 
     /// Reads a VM's physical memory; absent pages read as zero.
@@ -211,7 +252,7 @@ impl Monitor {
 
     /// Charges the monitor's work on a page to the CPU whose vCPU waits for it.
     fn charge_faulted(&mut self, vm: u32, cycles: u64) {
-        for slot in &mut self.cpus {
+        for slot in self.cpus.iter_mut().flatten() {
             let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
             let vcpu = vcpu_of(&mut self.vms, id);
             if vcpu.state == VcpuState::Faulted {

@@ -74,7 +74,7 @@ impl Monitor {
             }
             self.check_sizes(plan)?;
         }
-        let living = self.vms.iter_mut().flatten().map(|vm| vm.get_mut().expect("no run panicked inside"));
+        let living = self.vms.iter_mut().flatten();
         let mut ids = living.flat_map(|vm| (0..vm.vcpus.len() as u32).map(|vcpu| VcpuId { vm: vm.id, vcpu }));
         match ids.find(|id| !vcpus.contains(id)) {
             Some(VcpuId { vm, vcpu }) => Err(format!("VM {vm}: vCPU {vcpu} is in no pool; each has to be in one")),
@@ -123,7 +123,8 @@ impl Monitor {
                 let vcpu = refreshed(vms, id);
                 let used = vcpu.cycles_used();
                 let is_ready = vcpu.is_blocked() || vcpu.is_runnable(now);
-                let is_on = cpus[usize::from(cpu)].running == Some(id) && vcpu.state != VcpuState::Waiting;
+                let is_on = cpus[usize::from(cpu)].as_ref().is_some_and(|slot| slot.running == Some(id))
+                    && vcpu.state != VcpuState::Waiting;
                 Sight { is_ready, is_running: is_ready && is_on, used }
             });
             deals.extend(deal.into_iter().flatten());
@@ -143,7 +144,7 @@ impl Monitor {
     /// Gives each CPU what it was dealt. Whoever has left a CPU takes its registers along.
     fn apply(&mut self, deals: Deal) {
         for (cpu, queue) in deals {
-            let slot = &mut self.cpus[usize::from(cpu)];
+            let Some(slot) = &mut self.cpus[usize::from(cpu)] else { continue };
             if let Some(loaded) = slot.loaded.filter(|loaded| !queue.contains(loaded)) {
                 slot.unload(loaded, &mut self.vms);
             }

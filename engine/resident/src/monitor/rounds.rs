@@ -1,10 +1,10 @@
 //! CPUs in a round: which vCPU runs where, until when, and what switching costs.
 //!
 //! Nothing here knows Python: a CPU runs until the end of the round or until its vCPU needs a decision, and leaves
-//! its events behind. VMs are behind locks that are never contended, since CPUs that share a VM run on one host
-//! thread; they make that promise checkable.
+//! its events behind. CPUs that share a VM are a [`Group`]. For the round they and their VMs are moved into it, and
+//! it can run on any host thread: what is in another group is out of its reach.
 
-use std::sync::Mutex;
+use std::ops::Range;
 
 use machine::smp::run_in_slices;
 use machine::{Cycles, Mpn};
@@ -12,6 +12,7 @@ use machine::{Cycles, Mpn};
 use crate::Costs;
 use crate::counters::{Cause, CpuTime};
 use crate::event::Event;
+use crate::host_threads::Work;
 use crate::schedule::VcpuId;
 use crate::trap::Monitored;
 use crate::vcpu::{HardwareCpu, Shadow, Vcpu, VcpuState};
@@ -34,63 +35,110 @@ pub(super) struct CpuSlot {
     pub(super) events: Vec<Event>,
 }
 
-pub(super) type Vms = Vec<Option<Mutex<Vm>>>;
+/// The CPUs by their numbers. One that is in a group is not here.
+pub(super) type Cpus = Vec<Option<Box<CpuSlot>>>;
+/// The VMs by their numbers. One that is in a group is not here, nor one that is gone.
+pub(super) type Vms = Vec<Option<Vm>>;
 
 /// What running CPUs need to know, the same for all.
-#[derive(Clone, Copy)]
-pub(super) struct Round<'a> {
-    pub(super) vms: &'a Vms,
-    pub(super) costs: &'a Costs,
+#[derive(Clone, Debug)]
+pub(super) struct Round {
+    pub(super) costs: Costs,
     pub(super) interleave: Cycles,
     pub(super) end: Cycles,
 }
 
-impl Round<'_> {
-    /// Whether a CPU of the group may have instructions to execute in this round.
-    pub(super) fn is_busy(self, group: &[&mut CpuSlot]) -> bool {
-        group.iter().any(|slot| {
+/// CPUs that must run on one host thread, because VMs span them; and in a round, these VMs.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Numbers of the CPUs, in order.
+    pub(super) members: Vec<usize>,
+    cpus: Vec<Box<CpuSlot>>,
+    /// In the order of their numbers.
+    vms: Vec<Vm>,
+    round: Round,
+}
+
+impl Group {
+    /// A group of the CPUs with these numbers.
+    pub(super) fn new(members: Vec<usize>, round: Round) -> Group {
+        Group { members, cpus: Vec::new(), vms: Vec::new(), round }
+    }
+
+    /// Whether a CPU of the group may have instructions to execute before `end`.
+    pub(super) fn is_busy(&self, cpus: &Cpus, vms: &mut Vms, end: Cycles) -> bool {
+        self.members.iter().filter_map(|member| cpus[*member].as_ref()).any(|slot| {
             let now = slot.hardware.cpu.now;
-            now < self.end
+            now < end
                 && slot.queue.iter().any(|id| {
-                    let vcpu = &mut lock(self.vms, id.vm).vcpus[id.vcpu as usize];
-                    !vcpu.is_blocked() && (vcpu.is_runnable(now) || vcpu.wake_time() < self.end)
+                    let vcpu = vcpu_of(vms, *id);
+                    !vcpu.is_blocked() && (vcpu.is_runnable(now) || vcpu.wake_time() < end)
                 })
         })
     }
 
-    /// Runs the CPUs of a group to the end of the round: one alone in one go, several in short slices in turn.
-    /// When one needs a decision, the others wait for it at the end of the slice.
-    pub(super) fn run(self, mut group: Vec<&mut CpuSlot>) {
+    /// Moves the CPUs and their VMs into the group, to run until `end`.
+    pub(super) fn gather(&mut self, cpus: &mut Cpus, vms: &mut Vms, end: Cycles) {
+        self.round.end = end;
+        self.cpus.extend(self.members.iter().filter_map(|member| cpus[*member].take()));
+        for id in self.cpus.iter().flat_map(|slot| &slot.queue) {
+            self.vms.extend(vms[id.vm as usize].take());
+        }
+        self.vms.sort_unstable_by_key(|vm| vm.id);
+    }
+
+    /// Moves them back to their places.
+    pub(super) fn scatter(&mut self, cpus: &mut Cpus, vms: &mut Vms) {
+        for (member, slot) in self.members.iter().zip(self.cpus.drain(..)) {
+            cpus[*member] = Some(slot);
+        }
+        for vm in self.vms.drain(..) {
+            let place = vm.id as usize;
+            vms[place] = Some(vm);
+        }
+    }
+}
+
+impl Work for Group {
+    /// Runs the CPUs to the end of the round: one alone in one go, several in short slices in turn. When one needs a
+    /// decision, the others wait for it at the end of the slice.
+    fn run(&mut self) {
+        let Group { cpus, vms, round, .. } = self;
         run_in_slices(
-            &mut group,
-            self.interleave,
-            self.end,
+            cpus,
+            round.interleave,
+            round.end,
             |slot| slot.hardware.cpu.now,
-            |group, index, until| group[index].run(self.vms, self.costs, until),
+            |cpus, index, until| cpus[index].run(vms, &round.costs, until),
         );
+    }
+
+    fn size(&self) -> u64 {
+        self.cpus.iter().map(|slot| self.round.end.0.saturating_sub(slot.hardware.cpu.now.0)).sum()
     }
 }
 
 impl CpuSlot {
     /// Runs the CPU to the bound, or until its vCPU needs a decision.
-    fn run(&mut self, vms: &Vms, costs: &Costs, until: Cycles) {
+    fn run(&mut self, vms: &mut [Vm], costs: &Costs, until: Cycles) {
         while self.hardware.cpu.now < until {
             let Some(id) = self.choose(vms) else {
                 self.idle(vms, until);
                 continue;
             };
-            let mut vm = lock(vms, id.vm);
-            if vm.vcpus[id.vcpu as usize].is_blocked() {
+            if vm_in(vms, id.vm).vcpus[id.vcpu as usize].is_blocked() {
                 return;
             }
-            let before = vm.vcpus[id.vcpu as usize].counters.clone();
-            self.load(id, &mut vm, vms, costs);
+            self.make_room(id, vms);
+            let vm = vm_in(vms, id.vm);
+            let before = vm.vcpus[id.vcpu as usize].counters.used();
+            self.load(id, vm, costs);
             let HardwareCpu { cpu, shadow } = &mut self.hardware;
             vm.vcpus[id.vcpu as usize].account_for_absence(cpu.now);
-            monitored(shadow, &mut vm, id.vcpu, costs, &mut self.events).run(cpu, until);
+            monitored(shadow, vm, id.vcpu, costs, &mut self.events).run(cpu, until);
             let vcpu = &mut vm.vcpus[id.vcpu as usize];
             vcpu.accounted_until = cpu.now;
-            self.time.add_run(&before, &vcpu.counters);
+            self.time.add_run(before, vcpu.counters.used());
             if vm.smp.is_some() {
                 // Others may write to the line before this vCPU runs again: its SC must not succeed then.
                 self.hardware.cpu.regs.ll_bit = false;
@@ -101,12 +149,11 @@ impl CpuSlot {
     }
 
     /// The vCPU whose turn it is, or the next one that can run. One that needs a decision keeps its CPU.
-    fn choose(&mut self, vms: &Vms) -> Option<VcpuId> {
+    fn choose(&mut self, vms: &mut [Vm]) -> Option<VcpuId> {
         let now = self.hardware.cpu.now;
-        for step in 0..self.queue.len() {
-            let place = (self.turn + step) % self.queue.len();
+        for place in in_turn(self.turn, self.queue.len()) {
             let id = self.queue[place];
-            let mut vm = lock(vms, id.vm);
+            let vm = vm_in(vms, id.vm);
             vm.refresh_lines(id.vcpu);
             let vcpu = &mut vm.vcpus[id.vcpu as usize];
             if vcpu.is_blocked() || vcpu.is_runnable(now) {
@@ -126,13 +173,9 @@ impl CpuSlot {
     }
 
     /// Nobody can run: to the first timer, or to the end of the round.
-    fn idle(&mut self, vms: &Vms, round_end: Cycles) {
-        let wake = self
-            .queue
-            .iter()
-            .map(|id| lock(vms, id.vm).vcpus[id.vcpu as usize].wake_time())
-            .min()
-            .unwrap_or(Cycles::NEVER);
+    fn idle(&mut self, vms: &mut [Vm], round_end: Cycles) {
+        let wakes = self.queue.iter().map(|id| vm_in(vms, id.vm).vcpus[id.vcpu as usize].wake_time());
+        let wake = wakes.min().unwrap_or(Cycles::NEVER);
         self.idle_until(wake.min(round_end));
     }
 
@@ -145,25 +188,28 @@ impl CpuSlot {
         vcpu.accounted_until = self.hardware.cpu.now;
     }
 
-    /// Puts a vCPU on the CPU. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
-    fn load(&mut self, id: VcpuId, vm: &mut Vm, vms: &Vms, costs: &Costs) {
+    /// Takes the registers of another vCPU off the CPU, and old ones of a vCPU that starts anew.
+    fn make_room(&mut self, id: VcpuId, vms: &mut [Vm]) {
+        let Some(old) = self.loaded else { return };
+        if old != id {
+            let vcpu = &mut vm_in(vms, old.vm).vcpus[old.vcpu as usize];
+            std::mem::swap(&mut self.hardware.cpu.regs, &mut vcpu.regs);
+            self.loaded = None;
+        } else if matches!(vm_in(vms, id.vm).vcpus[id.vcpu as usize].state, VcpuState::Starting(_)) {
+            self.loaded = None;
+        }
+    }
+
+    /// Puts a vCPU on the CPU if it has room. ASIDs are the guest's own, so the TLB is flushed (SOSP'97 section 4.2.2).
+    fn load(&mut self, id: VcpuId, vm: &mut Vm, costs: &Costs) {
         if let VcpuState::Starting(address) = vm.vcpus[id.vcpu as usize].state {
-            self.loaded = self.loaded.filter(|loaded| *loaded != id);
             let now = self.hardware.cpu.now;
             let count = vm.vcpus[0].cp0.count(now);
             vm.vcpus[id.vcpu as usize].reset(id.vcpu, address, &[], now);
             vm.vcpus[id.vcpu as usize].cp0.set_count(count, now);
         }
-        if self.loaded == Some(id) {
+        if self.loaded.is_some() {
             return;
-        }
-        if let Some(old) = self.loaded.take() {
-            if old.vm == id.vm {
-                std::mem::swap(&mut self.hardware.cpu.regs, &mut vm.vcpus[old.vcpu as usize].regs);
-            } else {
-                let mut old_vm = lock(vms, old.vm);
-                std::mem::swap(&mut self.hardware.cpu.regs, &mut old_vm.vcpus[old.vcpu as usize].regs);
-            }
         }
         let vcpu = &mut vm.vcpus[id.vcpu as usize];
         std::mem::swap(&mut self.hardware.cpu.regs, &mut vcpu.regs);
@@ -228,6 +274,7 @@ fn monitored<'a>(
         shadow,
         vm: vm.id,
         pmap: &mut vm.pmap,
+        reserve: &mut vm.reserve,
         windows: &mut vm.windows,
         smp: &mut vm.smp,
         vcpu_index: vcpu,
@@ -237,33 +284,26 @@ fn monitored<'a>(
     }
 }
 
-/// Each group's CPUs, apart from the others'.
-pub(super) fn grouped<'a>(cpus: &'a mut [CpuSlot], groups: &[Vec<usize>]) -> Vec<Vec<&'a mut CpuSlot>> {
-    let mut work: Vec<Vec<&mut CpuSlot>> = groups.iter().map(|_| Vec::new()).collect();
-    for (index, slot) in cpus.iter_mut().enumerate() {
-        match groups.iter().position(|group| group.contains(&index)) {
-            Some(group) => work[group].push(slot),
-            None => work.push(vec![slot]),
-        }
-    }
-    work
+/// A VM of the group.
+fn vm_in(vms: &mut [Vm], vm: u32) -> &mut Vm {
+    let place = vms.binary_search_by_key(&vm, |vm| vm.id).expect("a group has the VMs of its run queues");
+    &mut vms[place]
 }
 
-/// A VM that is on a run queue. The lock is never contended: CPUs that share a VM run on one thread.
-fn lock(vms: &Vms, vm: u32) -> std::sync::MutexGuard<'_, Vm> {
-    let vm = vms[vm as usize].as_ref().expect("run queues name existing VMs");
-    vm.try_lock().expect("CPUs that share a VM run on one host thread")
+/// The places of a queue, from one on all around.
+fn in_turn(first: usize, places: usize) -> impl Iterator<Item = usize> {
+    let before: Range<usize> = 0..first.min(places);
+    (before.end..places).chain(before)
 }
 
 pub(super) fn vcpu_of(vms: &mut Vms, id: VcpuId) -> &mut Vcpu {
     let vm = vms[id.vm as usize].as_mut().expect("run queues name existing VMs");
-    &mut vm.get_mut().expect("no run panicked inside").vcpus[id.vcpu as usize]
+    &mut vm.vcpus[id.vcpu as usize]
 }
 
 /// A vCPU with its interrupt lines up to date.
 pub(super) fn refreshed(vms: &mut Vms, id: VcpuId) -> &mut Vcpu {
     let vm = vms[id.vm as usize].as_mut().expect("pools name existing VMs");
-    let vm = vm.get_mut().expect("no run panicked inside");
     vm.refresh_lines(id.vcpu);
     &mut vm.vcpus[id.vcpu as usize]
 }
