@@ -31,7 +31,7 @@ use mips::fpu::Fcsr;
 
 pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran};
 pub use bus::{Access, BusAccess, access_of};
-use code::{CodeCache, FetchTranslations};
+use code::{CodeCache, FetchTranslations, KnownPages};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
 use data::{Found, Unanswered};
 use float::RegisterModel;
@@ -148,8 +148,8 @@ pub enum Taken {
 /// monitor may: registers, `cp0` (with [`Cpu::context_changed`]), the TLB, and time, which only goes forward.
 pub trait TrapHandler {
     /// Answers a TLB refill at `vaddr` if that takes no more than an entry of the TLB and some time; the time
-    /// of the CPU may not be up to date. False: nothing has changed.
-    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool;
+    /// of the CPU may not be up to date. The index of the entry; `None`: nothing has changed.
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize>;
 
     /// Takes a trap. Of the general registers, only those that a privileged instruction or RDHWR names need be
     /// up to date when one traps, and only those may be changed then; all are when anything else traps.
@@ -277,6 +277,7 @@ pub struct Cpu {
     loads: HostTranslations,
     stores: HostTranslations,
     fetches: FetchTranslations,
+    known_pages: KnownPages,
     code: CodeCache,
     /// `MachineMemory::code_epoch` when `stores` was last known to hold no page of code.
     code_epoch: u64,
@@ -346,6 +347,7 @@ impl Cpu {
             loads: HostTranslations::new(Arc::clone(&memory)),
             stores: HostTranslations::new(Arc::clone(&memory)),
             fetches: FetchTranslations::new(),
+            known_pages: KnownPages::new(),
             code: CodeCache::default(),
             code_epoch: 0,
             bound: Cycles(0),
@@ -638,14 +640,19 @@ impl Cpu {
         let state = self.memory.mark_code(page);
         self.code_epoch = self.memory.code_epoch();
         let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
+        self.remember_fetch(pc, &found, slot, self.no_entry_points);
+        self.executing = page;
+        Ok(slot)
+    }
+
+    /// Remembers where a fetch from `pc` leads.
+    fn remember_fetch(&mut self, pc: u64, found: &Found, slot: usize, entry_points: u64) {
         self.counters.fetch_translations += 1;
-        self.fetches.insert(pc, self.context, page, slot, self.no_entry_points);
+        self.fetches.insert(pc, self.context, found.address.page(), slot, entry_points);
         if found.is_private {
             self.fetches.set_private(pc);
         }
-        self.note_use(&found, Use::Fetch);
-        self.executing = page;
-        Ok(slot)
+        self.note_use(found, Use::Fetch);
     }
 
     /// The word at `pc`, if it can be fetched; else 0. For whoever looks on.
@@ -684,7 +691,7 @@ impl Cpu {
         self.counters.exceptions += 1;
         if let Exception::TlbRefill { vaddr, .. } = exception
             && let Some(handler) = handler
-            && handler.refill(self, vaddr)
+            && handler.refill(self, vaddr).is_some()
         {
             return None;
         }

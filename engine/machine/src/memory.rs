@@ -207,6 +207,7 @@ impl MachineMemory {
     }
 
     /// Copies bytes out. Only at a round boundary, or from the CPU that owns the page.
+    #[inline]
     pub fn read(&self, address: MachineAddr, into: &mut [u8]) {
         assert!(self.contains(address, into.len() as u64), "machine range at {address} exists");
         // SAFETY: the range is inside the region; no CPU writes it meanwhile (file's head).
@@ -218,6 +219,7 @@ impl MachineMemory {
 
     /// Copies bytes in and lets decoded code of the pages lapse. Only at a round boundary, or from the
     /// CPU that owns the page.
+    #[inline]
     pub fn write(&self, address: MachineAddr, bytes: &[u8]) {
         assert!(self.contains(address, bytes.len() as u64), "machine range at {address} exists");
         if bytes.is_empty() {

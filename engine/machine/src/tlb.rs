@@ -200,6 +200,16 @@ impl Index {
         (page ^ (page >> 8) ^ (page >> 17) ^ (vaddr >> 62) << 6) as usize % BUCKETS
     }
 
+    fn replace(&mut self, index: usize, old: &TlbEntry, new: &TlbEntry) {
+        if !old.hidden && !new.hidden && old.page_mask == new.page_mask {
+            self.buckets[Index::bucket(old.vpn2, old.page_mask)] &= !(1 << index);
+            self.buckets[Index::bucket(new.vpn2, new.page_mask)] |= 1 << index;
+            return;
+        }
+        self.remove(index, old);
+        self.add(index, new);
+    }
+
     fn add(&mut self, index: usize, entry: &TlbEntry) {
         if entry.hidden {
             return;
@@ -306,8 +316,7 @@ impl Tlb {
 
     fn replace(&mut self, index: usize, entry: TlbEntry) -> TlbEntry {
         let old = std::mem::replace(&mut self.entries[index], entry);
-        self.index.remove(index, &old);
-        self.index.add(index, &entry);
+        self.index.replace(index, &old, &entry);
         old
     }
 }

@@ -75,20 +75,21 @@ impl Running<'_> {
         self.resolve(trap, vaddr, access)
     }
 
-    /// Answers a refill at once if the second-level TLB can; nothing has changed if not.
-    pub(crate) fn refill_from_l2tlb(&mut self, vaddr: u64) -> bool {
+    /// Answers a refill at once if the second-level TLB can, with the entry at the index that it gives back;
+    /// nothing has changed if not.
+    pub(crate) fn refill_from_l2tlb(&mut self, vaddr: u64) -> Option<usize> {
         let key = segments::tlb_address(vaddr);
         let found = self.vcpu.l2tlb.lookup(key, self.asid());
-        let Some(entry) = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0) else { return false };
+        let entry = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0)?;
         self.vcpu.counters.traps += 1;
         self.vcpu.counters.traps_tlb_refill += 1;
         self.vcpu.counters.tlb_l2tlb_hits += 1;
         let is_user = self.vcpu.cp0.mode() == Mode::User;
         self.vcpu.trap.cause = if is_user { Cause::TlbMiss } else { Cause::KernelTlbMiss };
         self.charge(self.costs.trap + self.costs.l2tlb_hit);
-        self.write_hardware(&entry, None);
+        let index = self.write_hardware(&entry, None);
         self.vcpu.settle_trap();
-        true
+        Some(index)
     }
 
     /// A hardware entry matches but does not allow the access.
@@ -240,8 +241,8 @@ impl Running<'_> {
         entry_lo::frame(Mpn(row.mpn).address().0) | CACHED | entry_lo::V | writable | inhibit
     }
 
-    /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest.
-    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) {
+    /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest. Where.
+    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) -> usize {
         let index = index.unwrap_or_else(|| {
             let victim = self.shadow.next_victim;
             self.shadow.next_victim = (victim + 1) % self.cpu.tlb().len();
@@ -268,6 +269,7 @@ impl Running<'_> {
                 ("lo1", entry.lo[1].into()),
             ]
         });
+        index
     }
 
     /// The guest wrote slot `index` of its TLB: nothing older may answer for that address, and the new entry is

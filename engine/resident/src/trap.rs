@@ -164,12 +164,15 @@ impl Monitored<'_> {
 }
 
 impl TrapHandler for Monitored<'_> {
-    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize> {
+        if self.vcpu.is_observed() {
+            return None;
+        }
         let before = cpu.now;
-        let is_hit = !self.vcpu.is_observed() && self.on(cpu).refill_from_l2tlb(vaddr);
+        let index = self.on(cpu).refill_from_l2tlb(vaddr)?;
         // The guest's instructions go on: what was charged is not theirs.
         self.vcpu.since.now.0 += cpu.now.0 - before.0;
-        is_hit
+        Some(index)
     }
 
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {

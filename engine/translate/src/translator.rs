@@ -268,7 +268,7 @@ impl Translator {
             let entry = self.thunks.entry_point_of(address);
             let page = self.page(key, state);
             page.table.set_entry_point(head, entry);
-            cpu.set_entry_points(pc, page.table.address());
+            cpu.set_entry_points(pc, state, page.table.address());
             return true;
         }
         let memory = Arc::clone(cpu.memory());
@@ -309,7 +309,7 @@ impl Translator {
         for (index, offset) in made.entries {
             page.table.set_entry_point(index, first + offset as EntryPoint);
         }
-        cpu.set_entry_points(pc, entry_points);
+        cpu.set_entry_points(pc, state, entry_points);
         self.counters.regions += 1;
         self.counters.merged += u64::from(is_merging);
         self.counters.instructions += region.blocks.values().map(|block| block.count as u64).sum::<u64>();

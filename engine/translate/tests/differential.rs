@@ -195,11 +195,11 @@ struct TestHandler {
 }
 
 impl TestHandler {
-    fn victim(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
-        let Some(entry) = self.pages.entry(vaddr, cpu.cp0.asid()) else { return false };
+    fn victim(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize> {
+        let entry = self.pages.entry(vaddr, cpu.cp0.asid())?;
         let index = self.random.below(8) as usize;
         cpu.tlb_write(index, entry).expect("the address was not mapped");
-        true
+        Some(index)
     }
 
     /// Something that the guest's kernel may do with a privileged instruction.
@@ -220,19 +220,20 @@ impl TestHandler {
 }
 
 impl TrapHandler for TestHandler {
-    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> bool {
+    fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize> {
         // As a second-level TLB, which knows some of the pages.
-        if (vaddr >> 13).is_multiple_of(3) || !self.victim(cpu, vaddr) {
-            return false;
+        if (vaddr >> 13).is_multiple_of(3) {
+            return None;
         }
+        let index = self.victim(cpu, vaddr)?;
         self.refills += 1;
         cpu.now.0 += 7 + vaddr % 5;
-        true
+        Some(index)
     }
 
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
         if let Exception::TlbRefill { vaddr, .. } = trap.exception
-            && self.refill(cpu, vaddr)
+            && self.refill(cpu, vaddr).is_some()
         {
             return Taken::Resume;
         }
@@ -251,7 +252,7 @@ impl TrapHandler for TestHandler {
         self.log.push((*trap, cpu.now, cpu.instructions, seen));
         cpu.now.0 += 1 + self.random.below(20);
         if let Exception::TlbRefill { vaddr, .. } = trap.exception
-            && self.victim(cpu, vaddr)
+            && self.victim(cpu, vaddr).is_some()
         {
             return self.next(trap);
         }

@@ -148,7 +148,7 @@ impl Cpu {
     pub fn set_accelerator(&mut self, accelerator: Option<Box<dyn Accelerator>>) {
         self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
         self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
-        self.fetches.forget_entry_points(self.no_entry_points);
+        self.forget_entry_points();
         let pages = accelerator.as_ref().map_or(super::code::PAGE_COUNT_MAX, |it| it.decoded_pages_max());
         self.code = super::CodeCache::new(pages);
         self.accelerator = accelerator;
@@ -162,11 +162,18 @@ impl Cpu {
     /// Drops what is known of entry points. An accelerator that discards some calls this.
     pub fn forget_entry_points(&mut self) {
         self.fetches.forget_entry_points(self.no_entry_points);
+        self.known_pages.clear();
     }
 
-    /// Notes that the page of `pc` has `entry_points`, if the page is in the cache.
-    pub fn set_entry_points(&mut self, pc: u64, entry_points: u64) {
+    /// Notes that the page of `pc` in that code state has `entry_points`, if the page is in the cache.
+    pub fn set_entry_points(&mut self, pc: u64, state: u32, entry_points: u64) {
         self.fetches.set_entry_points(pc, self.context, entry_points);
+        if entry_points != self.no_entry_points
+            && let Some((page, slot)) = self.fetches.get(pc, self.context)
+        {
+            let key = CodeKey { page, is_32bit: self.is_32bit };
+            self.known_pages.insert(key, state, slot as u32, entry_points);
+        }
     }
 
     /// Brings time and counts up to date with `left` of the budget not used.
@@ -178,17 +185,51 @@ impl Cpu {
     }
 
     /// Lets `handler` answer the TLB refill that the last access ended with, if that is what it was and takes
-    /// no more than an entry. Gives back the budget that is left of `left`.
-    pub fn refill(&mut self, handler: &mut Handler<'_, '_>, left: i64) -> Option<i64> {
+    /// no more than an entry. Gives back the budget that is left of `left`, and the index of the entry.
+    pub fn refill(&mut self, handler: &mut Handler<'_, '_>, left: i64) -> Option<(i64, usize)> {
         let Fault::Exception(Exception::TlbRefill { vaddr, .. }) = self.fault else { return None };
+        self.refill_at(vaddr, handler, left)
+    }
+
+    fn refill_at(&mut self, vaddr: u64, handler: &mut Handler<'_, '_>, left: i64) -> Option<(i64, usize)> {
         let before = self.now;
-        if !handler.as_mut()?.refill(self, vaddr) {
-            return None;
-        }
+        let index = handler.as_mut()?.refill(self, vaddr)?;
         self.counters.exceptions += 1;
         let charged = (self.now.0 - before.0) as i64;
         self.budget_left -= charged;
-        Some(left - charged)
+        Some((left - charged, index))
+    }
+
+    /// Before the last access is tried again, whose refill the entry at `index` has answered: spares it the search.
+    pub fn remember_refilled(&mut self, index: usize) {
+        let Fault::Exception(Exception::TlbRefill { vaddr, access }) = self.fault else { return };
+        match (self.found_in(index, vaddr, access), access) {
+            (Ok(found), AccessKind::Load) => self.remember_load(vaddr, &found),
+            (Ok(found), AccessKind::Store) => self.remember_store(vaddr, &found),
+            _ => false,
+        };
+    }
+
+    /// Fetches from `pc` with `left` of the budget, as far as that leads to entry points that are known; the fetch
+    /// cache has them then. Gives back what is left of the budget, and whether it has.
+    pub fn fetch(&mut self, handler: &mut Handler<'_, '_>, pc: u64, mut left: i64) -> (bool, i64) {
+        if left <= 0 || pc & 3 != 0 {
+            return (false, left);
+        }
+        let mut found = self.find(pc, AccessKind::Fetch);
+        if let Err(Exception::TlbRefill { vaddr, access }) = found {
+            let Some((rest, index)) = self.refill_at(vaddr, handler, left) else { return (false, left) };
+            left = rest;
+            found = self.found_in(index, vaddr, access);
+        }
+        let Ok(found) = found else { return (false, left) };
+        if left <= 0 || !self.is_memory(found.address) {
+            return (false, left);
+        }
+        let key = CodeKey { page: found.address.page(), is_32bit: self.is_32bit };
+        let Some(known) = self.known_pages.get(key, &self.memory) else { return (false, left) };
+        self.remember_fetch(pc, &found, known.slot as usize, known.entry_points);
+        (true, left)
     }
 
     /// The exception that the last access ended with, if a handler takes it.
@@ -322,11 +363,11 @@ impl Cpu {
         if self.stores.machine_address(vaddr, self.context).is_some() {
             return true;
         }
-        self.fault = match self.translate(vaddr, AccessKind::Store) {
-            Ok(address) if self.is_memory(address) && !self.memory.is_code(address.page()) => return true,
-            Ok(_) => Fault::Aside,
-            Err(exception) => Fault::Exception(exception),
-        };
+        match self.find(vaddr, AccessKind::Store) {
+            Ok(found) if self.remember_store(vaddr, &found) => return true,
+            Ok(_) => self.fault = Fault::Aside,
+            Err(exception) => self.fault = Fault::Exception(exception),
+        }
         false
     }
 
@@ -364,7 +405,7 @@ impl Cpu {
         let mut entry_points = self.fetches.entry_points(pc);
         if entry_points == self.no_entry_points {
             entry_points = accelerator.entry_points(page.key(), page.state());
-            self.set_entry_points(pc, entry_points);
+            self.set_entry_points(pc, page.state(), entry_points);
         }
         let budget = until.0.saturating_sub(self.now.0).min(i64::MAX as u64) as i64;
         self.bound = Cycles(self.now.0 + budget as u64);

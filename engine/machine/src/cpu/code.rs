@@ -333,6 +333,49 @@ impl CodeCache {
     }
 }
 
+/// What a fetch from a machine page needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownPage {
+    key: CodeKey,
+    /// The page's code state; another one means that the rest is outdated.
+    state: u32,
+    /// Where its decoded instructions are, or were.
+    pub(super) slot: u32,
+    /// The accelerator's.
+    pub(super) entry_points: u64,
+}
+
+const KNOWN_PAGE_COUNT: usize = 1024;
+
+/// Machine pages whose entry points are known, by page number: what the fetch cache has lost because the
+/// TLB has is found here, without asking the accelerator.
+#[derive(Debug)]
+pub(super) struct KnownPages(Vec<Option<KnownPage>>);
+
+impl KnownPages {
+    /// Without a page.
+    pub(super) fn new() -> KnownPages {
+        KnownPages(vec![None; KNOWN_PAGE_COUNT])
+    }
+
+    /// What is known of `key`, if nothing was written to that machine page since.
+    #[inline]
+    pub(super) fn get(&self, key: CodeKey, memory: &MachineMemory) -> Option<KnownPage> {
+        self.0[key.page.0 as usize % KNOWN_PAGE_COUNT]
+            .filter(|known| known.key == key && known.state == memory.code_state(key.page))
+    }
+
+    /// Notes the entry points of a page in that code state.
+    pub(super) fn insert(&mut self, key: CodeKey, state: u32, slot: u32, entry_points: u64) {
+        self.0[key.page.0 as usize % KNOWN_PAGE_COUNT] = Some(KnownPage { key, state, slot, entry_points });
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.0.fill(None);
+    }
+}
+
 pub(super) const FETCH_ENTRY_COUNT: usize = 256;
 pub(super) const FETCH_ENTRY_BYTES: usize = size_of::<FetchEntry>();
 

@@ -81,20 +81,43 @@ impl Cpu {
     #[inline(never)]
     pub(super) fn load_around_slowly(&mut self, vaddr: u64, bytes: u64) -> Option<u64> {
         let vaddr = self.effective_address(vaddr);
+        if let Some(address) = self.loads.machine_address(vaddr, self.context) {
+            return Some(self.read_memory(MachineAddr(address.0 & !(bytes - 1)), bytes));
+        }
         let found = match self.find(vaddr, AccessKind::Load) {
             Ok(found) => found,
             Err(exception) => return self.refuse(exception),
         };
         let address = MachineAddr(found.address.0 & !(bytes - 1));
-        if !self.is_memory(address) {
+        if !self.remember_load(vaddr, &found) {
             let bytes = bytes as u8;
             self.fault = Fault::Bus(Unanswered { address: address.0, vaddr, bytes, value: None });
             return None;
         }
-        self.counters.load_translations += 1;
-        self.note_use(&found, Use::Load);
-        self.loads.insert(vaddr, self.context, address.page(), found.is_private);
         Some(self.read_memory(address, bytes))
+    }
+
+    /// Remembers where a load from `vaddr` leads, if to memory.
+    pub(super) fn remember_load(&mut self, vaddr: u64, found: &Found) -> bool {
+        let is_memory = self.is_memory(found.address);
+        if is_memory {
+            self.counters.load_translations += 1;
+            self.note_use(found, Use::Load);
+            self.loads.insert(vaddr, self.context, found.address.page(), found.is_private);
+        }
+        is_memory
+    }
+
+    /// Remembers where a store to `vaddr` leads, if to memory that is no code.
+    pub(super) fn remember_store(&mut self, vaddr: u64, found: &Found) -> bool {
+        let page = found.address.page();
+        let is_plain = self.is_memory(found.address) && !self.memory.is_code(page);
+        if is_plain {
+            self.counters.store_translations += 1;
+            self.note_use(found, Use::Store);
+            self.stores.insert(vaddr, self.context, page, found.is_private);
+        }
+        is_plain
     }
 
     /// Stores the low `bytes` bytes of `value` at `vaddr`, which must be aligned to them.
@@ -124,7 +147,7 @@ impl Cpu {
             return Stored::Fault;
         }
         let is_code = self.memory.is_code(address.page());
-        self.memory.write(address, &value.to_le_bytes()[..bytes as usize]);
+        self.write_memory(address, bytes, value);
         if is_code && address.page() == self.executing {
             return Stored::CodeChanged;
         }
@@ -140,13 +163,8 @@ impl Cpu {
             Ok(found) => found,
             Err(exception) => return self.refuse(exception),
         };
-        let address = found.address;
-        if self.is_memory(address) && !self.memory.is_code(address.page()) {
-            self.counters.store_translations += 1;
-            self.note_use(&found, Use::Store);
-            self.stores.insert(vaddr, self.context, address.page(), found.is_private);
-        }
-        Some(address)
+        self.remember_store(vaddr, &found);
+        Some(found.address)
     }
 
     /// Notes `exception` as the reason why there is no value.
@@ -161,10 +179,27 @@ impl Cpu {
     }
 
     /// The `bytes` bytes at `address`, zero-extended.
+    #[inline]
     pub(super) fn read_memory(&self, address: MachineAddr, bytes: u64) -> u64 {
         let mut value = [0; 8];
-        self.memory.read(address, &mut value[..bytes as usize]);
+        // Sizes known to the compiler, which then makes no call of it.
+        match bytes {
+            8 => self.memory.read(address, &mut value),
+            4 => self.memory.read(address, &mut value[..4]),
+            _ => self.memory.read(address, &mut value[..bytes as usize]),
+        }
         u64::from_le_bytes(value)
+    }
+
+    /// Writes the low `bytes` bytes of `value` at `address`.
+    #[inline]
+    fn write_memory(&self, address: MachineAddr, bytes: u64, value: u64) {
+        let value = value.to_le_bytes();
+        match bytes {
+            8 => self.memory.write(address, &value),
+            4 => self.memory.write(address, &value[..4]),
+            _ => self.memory.write(address, &value[..bytes as usize]),
+        }
     }
 
     /// With 32-bit addressing an effective address is the low half of the sum, sign-extended.
@@ -196,6 +231,11 @@ impl Cpu {
         let Some(index) = self.tlb.find(segments::tlb_address(vaddr), self.asid) else {
             return Err(Exception::TlbRefill { vaddr, access });
         };
+        self.found_in(index, vaddr, access)
+    }
+
+    /// Where `vaddr` leads by the TLB entry at `index`, which matches it.
+    pub(super) fn found_in(&self, index: usize, vaddr: u64, access: AccessKind) -> Result<Found, Exception> {
         let entry = self.tlb.get(index);
         let address = entry.translate(vaddr, access, self.cp0.page_grain)?;
         let is_private = !entry.global && self.mode != Mode::User;

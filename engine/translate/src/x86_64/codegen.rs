@@ -626,7 +626,7 @@ impl<'a> Codegen<'a> {
     /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points.
     fn leave_for_rax(&mut self) {
         self.write_back();
-        emit_go_on(&mut self.emitter, self.thunks.jump);
+        emit_go_on(&mut self.emitter, self.thunks.far);
     }
 
     // -- loads and stores ------------------------------------------------------------------------------

@@ -10,7 +10,8 @@
 //! no more than an entry is answered in the middle of the access; a privileged instruction in the middle
 //! of its block, with its general register in the CPU. For the rest all registers are written back first, and
 //! execution goes on wherever the handler says. It is looked up again whether the page is still the one that
-//! the program counter leads to: a handler may have taken the entry from the TLB.
+//! the program counter leads to: a handler may have taken the entry from the TLB. A fetch that the fetch cache
+//! does not answer is a refill like that of an access, as far as the CPU knows the machine page as code.
 //!
 //! # Why `unsafe`
 //! Calling code that was made at run time, and being called by it with the address of the CPU. While
@@ -33,8 +34,8 @@ pub struct Thunks {
     /// The first byte of the buffer, from which entry points count.
     code: usize,
     enter: usize,
-    /// Leaves; rax is where execution goes on.
-    pub jump: usize,
+    /// Goes on at the virtual address in rax, which the fetch cache does not have.
+    pub far: usize,
     /// Leaves; eax is the offset in the page of what the interpreter must do, and in its upper half
     /// the number of instructions to give back.
     pub aside: usize,
@@ -146,12 +147,14 @@ fn access(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, attempt: impl Fn(&mut Cpu) -
         if handler.is_none() || cpu.refused().is_none() {
             return Answer::REFUSED;
         }
-        match cpu.refill(handler, frame.left).map(|left| left - repeated) {
-            // The rest of the block is paid for, and there: on with it.
-            Some(left) if left >= 0 && cpu.is_fetched(frame.page) => frame.left = left,
-            Some(left) => {
-                frame.left = left;
-                return Answer::REFUSED;
+        match cpu.refill(handler, frame.left) {
+            Some((left, index)) => {
+                frame.left = left - repeated;
+                if frame.left < 0 || !cpu.is_fetched(frame.page) {
+                    return Answer::REFUSED;
+                }
+                // The rest of the block is paid for, and there: on with it.
+                cpu.remember_refilled(index);
             }
             // Who completes an access must know where execution goes on: not so in a delay slot.
             None if frame.site().is_slot => return Answer::REFUSED,
@@ -256,6 +259,13 @@ helpers! {
     };
     trap_helper: |cpu, packed, bytes, value, frame| hand_over(cpu, value, frame);
     privileged_helper: |cpu, packed, bytes, value, frame| privileged(cpu, value, frame);
+    fetch: |cpu, pc, bytes, value, frame| {
+        // SAFETY: as in `access`.
+        let handler = unsafe { &mut *frame.handler };
+        let (is_found, left) = cpu.fetch(handler, pc, frame.left);
+        frame.left = left;
+        Answer { value: pc, outcome: u64::from(is_found) }
+    };
     user_local: |cpu, vaddr, bytes, value, frame| Answer::of(cpu.try_user_local());
     pass_guard: |cpu, vaddr, bytes, value, frame| Answer::when(float::pass_guard(cpu, value));
     execute_float: |cpu, vaddr, bytes, value, frame| {
@@ -315,7 +325,8 @@ impl Thunks {
             ; mov edx, LEFT_ASIDE
         );
         emit_leave(emitter);
-        let redirect = emit_redirect(emitter, jump, look_around);
+        let far = emit_far(emitter, jump);
+        let redirect = emit_redirect(emitter, far, look_around);
         let trap = emit_trap(emitter, aside, redirect);
         let mut all = |helper: Helper| [1, 2, 4, 8].map(|bytes| emit_access(emitter, helper, bytes));
         let (load, store) = (all(load), all(store));
@@ -323,7 +334,7 @@ impl Thunks {
         Thunks {
             code,
             enter,
-            jump,
+            far,
             aside,
             absent,
             torn,
@@ -409,11 +420,32 @@ fn emit_enter(emitter: &mut Emitter, code: usize) -> usize {
 }
 
 /// Goes on at the virtual address in rax, as `Codegen::leave_for_rax` does, or leaves if edx says so.
-fn emit_redirect(emitter: &mut Emitter, jump: usize, look_around: usize) -> usize {
+fn emit_redirect(emitter: &mut Emitter, far: usize, look_around: usize) -> usize {
     let redirect = emitter.address();
     dynasm!(emitter.ops(); cmp edx, LOOK_AROUND as i32; je extern look_around);
-    emit_go_on(emitter, jump);
+    emit_go_on(emitter, far);
     redirect
+}
+
+/// Fetches from the virtual address in rax, which the fetch cache does not have, and goes on there; leaves by
+/// `jump` if that takes more.
+fn emit_far(emitter: &mut Emitter, jump: usize) -> usize {
+    let far = emitter.address();
+    let helper: Helper = fetch;
+    let helper = helper as usize;
+    dynasm!(emitter.ops()
+        ; mov [BYTE rsp + frame::LEFT], r15
+        ; lea rdi, [rbp - CPU_BIAS as i32]
+        ; mov rsi, rax
+        ; mov r8, rsp
+        ; mov rax, QWORD helper as i64
+        ; call rax
+        ; mov r15, [BYTE rsp + frame::LEFT]
+        ; test edx, edx
+        ; je extern jump
+    );
+    emit_go_on(emitter, jump);
+    far
 }
 
 /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points, or to `far`.
@@ -511,6 +543,8 @@ fn emit_helper_with_frame(emitter: &mut Emitter, helper: Helper, bytes: u64) -> 
     thunk
 }
 
+/// Calls `helper` from a thunk that translated code has called, and that has pushed nothing: the stack is aligned
+/// as the calling convention wants it.
 fn emit_call(emitter: &mut Emitter, helper: Helper, bytes: u64) {
     let helper = helper as usize;
     dynasm!(emitter.ops()
@@ -569,10 +603,10 @@ fn emit_privileged(emitter: &mut Emitter) -> usize {
 
 /// A thunk for `pass_guard`; MXCSR is the guest's afterwards.
 fn emit_pass_guard(emitter: &mut Emitter) -> usize {
-    let helper = emit_helper(emitter, pass_guard, 0);
     let thunk = emitter.address();
-    emitter.call(helper);
+    emit_call(emitter, pass_guard, 0);
     dynasm!(emitter.ops()
+        ; cmp edx, DONE as i32
         ; jb >refused
         ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]
         ; refused:
@@ -583,14 +617,17 @@ fn emit_pass_guard(emitter: &mut Emitter) -> usize {
 
 /// A thunk for `execute_float`, which runs with the host's MXCSR.
 fn emit_float(emitter: &mut Emitter) -> usize {
-    let helper = emit_helper(emitter, execute_float, 0);
     let thunk = emitter.address();
     dynasm!(emitter.ops()
         ; stmxcsr [rbp + scratch_word(scratch::MXCSR_LEFT)]
         ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_HOST)]
     );
-    emitter.call(helper);
-    dynasm!(emitter.ops(); ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]; ret);
+    emit_call(emitter, execute_float, 0);
+    dynasm!(emitter.ops()
+        ; cmp edx, DONE as i32
+        ; ldmxcsr [rbp + scratch_word(scratch::MXCSR_CLEAN)]
+        ; ret
+    );
     thunk
 }
 
