@@ -29,7 +29,7 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
-pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran};
+pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran, Trapping};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations, KnownPages};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
@@ -150,6 +150,11 @@ pub trait TrapHandler {
     /// Answers a TLB refill at `vaddr` if that takes no more than an entry of the TLB and some time; the time
     /// of the CPU may not be up to date. The index of the entry; `None`: nothing has changed.
     fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize>;
+
+    /// Carries out a privileged instruction, if that takes no more than registers and some time, and does what
+    /// `take` would do and one cycle less: the instruction's own. Execution goes on behind it. `None`: nothing has
+    /// changed.
+    fn emulate(&mut self, cpu: &mut Cpu, insn: Insn) -> Option<Taken>;
 
     /// Takes a trap. Of the general registers, only those that a privileged instruction or RDHWR names need be
     /// up to date when one traps, and only those may be changed then; all are when anything else traps.

@@ -4,9 +4,9 @@
 //! Unusable and comes here. What it does to the guest is what the manual says; what it does to the hardware
 //! follows from that ([`Running::sync_hardware`], [`Running::virtual_tlb_written`]).
 
-use machine::cp0::{register, status};
+use machine::cp0::{Mode, register, status};
 use machine::{Asid, Exception, TlbEntry, Trap};
-use mips::Op;
+use mips::{Insn, Op};
 
 use crate::counters::Cause;
 use crate::event::StopCause;
@@ -29,8 +29,8 @@ impl Running<'_> {
         self.note("privileged", || vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]);
         let mut next_pc = trap.next_pc;
         match insn.op {
-            Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(trap),
-            Op::Mtc0 | Op::Dmtc0 => self.move_to_cp0(trap),
+            Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(insn),
+            Op::Mtc0 | Op::Dmtc0 => self.move_to_cp0(insn),
             Op::Tlbwi | Op::Tlbwr => {
                 if let Err(exception) = self.write_virtual_tlb(insn.op == Op::Tlbwr) {
                     return self.forward(exception, trap);
@@ -41,7 +41,7 @@ impl Running<'_> {
             Op::Tlbinv => self.invalidate_virtual_tlb(Some(Asid(self.vcpu.cp0.entry_hi as u8))),
             Op::Tlbinvf => self.invalidate_virtual_tlb(None),
             Op::Eret => next_pc = self.return_from_exception(),
-            Op::Di | Op::Ei => self.switch_interrupts(trap, insn.op == Op::Ei),
+            Op::Di | Op::Ei => self.switch_interrupts(insn),
             Op::Cache => self.vcpu.counters.emulated_cache += 1,
             Op::Rdpgpr | Op::Wrpgpr => {
                 // One register set: the previous set is the current one.
@@ -57,6 +57,35 @@ impl Running<'_> {
         }
         self.skip_to(next_pc);
         Flow::Resume
+    }
+
+    /// Carries out an instruction of a guest kernel that moves a register of CP0, or switches interrupts, as
+    /// `privileged` would; its own cycle is left to the CPU. False: it is another, or changes the guest's mode.
+    pub(crate) fn emulate_at_once(&mut self, insn: Insn) -> bool {
+        let is_at_once = self.vcpu.cp0.mode() == Mode::Kernel
+            && match insn.op {
+                Op::Mfc0 | Op::Dmfc0 | Op::Di | Op::Ei => true,
+                Op::Mtc0 | Op::Dmtc0 if (insn.rd, insn.sel()) == register::STATUS => {
+                    let value = self.cpu.regs.gpr[usize::from(insn.rt)] as u32;
+                    value & (status::EXL | status::ERL) != 0 || value & status::KSU_MASK == 0
+                }
+                Op::Mtc0 | Op::Dmtc0 => true,
+                _ => false,
+            };
+        if !is_at_once {
+            return false;
+        }
+        self.vcpu.counters.traps += 1;
+        self.vcpu.counters.traps_privileged += 1;
+        let cost = self.costs.trap + self.costs.emulate;
+        self.cpu.now.0 += cost;
+        self.vcpu.counters.monitor.add(Cause::Privileged, cost);
+        match insn.op {
+            Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(insn),
+            Op::Mtc0 | Op::Dmtc0 => self.move_to_cp0(insn),
+            _ => self.switch_interrupts(insn),
+        }
+        true
     }
 
     /// Reserved Instruction: RDHWR of something that the hardware does not answer, or the guest's own affair.
@@ -79,9 +108,8 @@ impl Running<'_> {
         }
     }
 
-    fn move_from_cp0(&mut self, trap: &Trap) {
+    fn move_from_cp0(&mut self, insn: Insn) {
         self.vcpu.counters.emulated_mfc0 += 1;
-        let insn = trap.insn;
         let now = if (insn.rd, insn.sel()) == register::COUNT { self.clock() } else { self.cpu.now };
         let cp0 = &self.vcpu.cp0;
         let value = match insn.op {
@@ -91,9 +119,8 @@ impl Running<'_> {
         self.set_gpr(insn.rt, value);
     }
 
-    fn move_to_cp0(&mut self, trap: &Trap) {
+    fn move_to_cp0(&mut self, insn: Insn) {
         self.vcpu.counters.emulated_mtc0 += 1;
-        let insn = trap.insn;
         let value = self.cpu.regs.gpr[usize::from(insn.rt)];
         let now = self.cpu.now;
         if (insn.rd, insn.sel()) == register::COUNT && self.keeps_clock(value as u32) {
@@ -206,11 +233,11 @@ impl Running<'_> {
         pc
     }
 
-    fn switch_interrupts(&mut self, trap: &Trap, on: bool) {
+    fn switch_interrupts(&mut self, insn: Insn) {
         self.vcpu.counters.emulated_di_ei += 1;
         let before = self.vcpu.cp0.status;
-        self.vcpu.cp0.status = if on { before | status::IE } else { before & !status::IE };
-        self.set_gpr(trap.insn.rt, i64::from(before as i32) as u64);
+        self.vcpu.cp0.status = if insn.op == Op::Ei { before | status::IE } else { before & !status::IE };
+        self.set_gpr(insn.rt, i64::from(before as i32) as u64);
     }
 
     /// WAIT: off the CPU until an interrupt is pending; for ever if none can be.

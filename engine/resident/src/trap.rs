@@ -7,7 +7,7 @@
 
 use machine::cp0::{Mode, page_grain, status};
 use machine::{AccessKind, Cpu, Cycles, Exception, Stop, Taken, Trap, TrapHandler};
-use mips::Op;
+use mips::{Insn, Op};
 
 use crate::Costs;
 use crate::counters::Cause;
@@ -136,6 +136,15 @@ impl Monitored<'_> {
         self.account(cpu);
     }
 
+    /// Whether the guest's instructions go on after a trap before which the timer was due at `timer`.
+    #[inline]
+    fn goes_on(&self, timer: Cycles) -> Taken {
+        let goes_on = self.vcpu.cp0.next_timer() == timer
+            && !self.vcpu.cp0.interrupt_ready()
+            && self.vcpu.follower.is_none();
+        if goes_on { Taken::Resume } else { Taken::LookAround }
+    }
+
     fn is_recording(&self) -> bool {
         self.vcpu.follower.as_ref().is_some_and(|follower| follower.is_recording())
     }
@@ -175,16 +184,24 @@ impl TrapHandler for Monitored<'_> {
         Some(index)
     }
 
+    fn emulate(&mut self, cpu: &mut Cpu, insn: Insn) -> Option<Taken> {
+        if self.vcpu.is_observed() {
+            return None;
+        }
+        let (before, timer) = (cpu.now, self.vcpu.cp0.next_timer());
+        if !self.on(cpu).emulate_at_once(insn) {
+            return None;
+        }
+        self.vcpu.since.now.0 += cpu.now.0 - before.0;
+        Some(self.goes_on(timer))
+    }
+
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
         self.account(cpu);
         let timer = self.vcpu.cp0.next_timer();
         let flow = self.on(cpu).handle(trap);
         self.begin(cpu);
-        let goes_on = flow == Flow::Resume
-            && self.vcpu.cp0.next_timer() == timer
-            && !self.vcpu.cp0.interrupt_ready()
-            && self.vcpu.follower.is_none();
-        if goes_on { Taken::Resume } else { Taken::LookAround }
+        if flow == Flow::Resume { self.goes_on(timer) } else { Taken::LookAround }
     }
 }
 

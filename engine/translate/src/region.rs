@@ -29,6 +29,8 @@ pub enum End {
     Aside(usize),
     /// With the instruction at this index, which is handed over and not counted.
     Trap(usize),
+    /// With the branch at this index; its delay slot is handed over and not counted.
+    SlotTrap(usize),
 }
 
 /// A block.
@@ -189,22 +191,28 @@ impl Source<'_> {
                 break End::Aside(index);
             }
             if insn.op.is_branch() {
-                if !self.has_translated_slot(index) {
-                    break End::Aside(index);
+                match self.slot(index) {
+                    None => break End::Aside(index),
+                    Some(slot) if is_handed_over(slot) => {
+                        return Block { first, count: index + 1 - first, end: End::SlotTrap(index) };
+                    }
+                    Some(_) => return Block { first, count: index + 2 - first, end: End::Branch(index) },
                 }
-                return Block { first, count: index + 2 - first, end: End::Branch(index) };
             }
             index += 1;
         };
         Block { first, count: index - first, end }
     }
 
-    fn has_translated_slot(&mut self, branch: usize) -> bool {
+    /// What is in the delay slot of a branch, if the translator can do that there.
+    fn slot(&mut self, branch: usize) -> Option<Insn> {
         if branch + 1 >= PAGE_INSNS {
-            return false;
+            return None;
         }
         let slot = (self.insn_at)(branch + 1);
-        may_be_in_slot(slot.op) && (self.is_translated)(slot) && !is_handed_over(slot)
+        let is_skipped_sometimes = (self.insn_at)(branch).op.is_likely();
+        let can_be = may_be_in_slot(slot.op) && (self.is_translated)(slot);
+        (can_be && !(is_handed_over(slot) && is_skipped_sometimes)).then_some(slot)
     }
 
     /// Indices of the blocks that follow, and whether they are entries.
@@ -212,11 +220,13 @@ impl Source<'_> {
         match block.end {
             End::Next(index) if index < PAGE_INSNS => vec![(index, false)],
             End::Next(_) | End::Aside(_) | End::Trap(_) => vec![],
-            End::Branch(index) => {
+            End::Branch(index) | End::SlotTrap(index) => {
                 let insn = (self.insn_at)(index);
-                let target = Target::of(insn, index).index(self.page_address).map(|target| (target, false));
-                let next = (goes_on(insn) && index + 2 < PAGE_INSNS).then_some((index + 2, is_call(insn.op)));
-                target.into_iter().chain(next).collect()
+                // From a trap execution comes back through the page's entry points.
+                let is_trap = matches!(block.end, End::SlotTrap(_));
+                let target = Target::of(insn, index).index(self.page_address).map(|target| (target, is_trap));
+                let next = goes_on(insn) && index + 2 < PAGE_INSNS;
+                target.into_iter().chain(next.then_some((index + 2, is_trap || is_call(insn.op)))).collect()
             }
         }
     }

@@ -26,7 +26,7 @@ use machine::{
     Stop, Taken, Trap, TrapHandler,
 };
 use mips::fpu::Fcsr;
-use mips::{Family, Fields, Op};
+use mips::{Family, Fields, Insn, Op};
 use translate::{Options, Translator};
 
 const MEMORY_BYTES: u64 = 256 << 10;
@@ -191,6 +191,8 @@ struct TestHandler {
     pages: Pages,
     /// The last traps, with the time and the sum of the registers that each began with.
     log: Vec<(Trap, Cycles, u64, u64)>,
+    /// The last instructions that it carried out at once, with time, count, and a register.
+    emulated: Vec<(Insn, Cycles, u64, u64)>,
     refills: u64,
 }
 
@@ -231,7 +233,32 @@ impl TrapHandler for TestHandler {
         Some(index)
     }
 
+    fn emulate(&mut self, cpu: &mut Cpu, insn: Insn) -> Option<Taken> {
+        // As a monitor, which does the common ones at once.
+        let reads = matches!(insn.op, Op::Mfc0 | Op::Dmfc0 | Op::Di | Op::Ei);
+        if !reads && !matches!(insn.op, Op::Mtc0 | Op::Dmtc0) || insn.rd.is_multiple_of(3) {
+            return None;
+        }
+        self.emulated.push((insn, cpu.now, cpu.instructions, cpu.regs.gpr[usize::from(insn.rt)]));
+        cpu.now.0 += 1 + self.random.below(20);
+        if reads && insn.rt != 0 {
+            cpu.regs.gpr[usize::from(insn.rt)] = self.random.value();
+        }
+        let pc = cpu.regs.pc;
+        self.disturb(cpu);
+        cpu.regs.pc = pc;
+        Some(if self.random.one_in(8) { Taken::LookAround } else { Taken::Resume })
+    }
+
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
+        if trap.exception == (Exception::CoprocessorUnusable { unit: 0 })
+            && let Some(taken) = self.emulate(cpu, trap.insn)
+        {
+            cpu.regs.pc = trap.next_pc;
+            cpu.now.0 += 1;
+            cpu.instructions += 1;
+            return taken;
+        }
         if let Exception::TlbRefill { vaddr, .. } = trap.exception
             && self.refill(cpu, vaddr).is_some()
         {
@@ -310,6 +337,7 @@ impl Side {
         match &mut self.handler {
             Some(handler) => {
                 handler.log.clear();
+                handler.emulated.clear();
                 self.cpu.run_monitored(handler, until)
             }
             None => self.cpu.run(until),
@@ -474,6 +502,7 @@ fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference>
         random: Random(random.next()),
         pages: pages.clone(),
         log: Vec::new(),
+        emulated: Vec::new(),
         refills: 0,
     });
     let mut sides = [false, true].map(|is_translated| {

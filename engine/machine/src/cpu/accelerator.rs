@@ -60,6 +60,17 @@ pub enum HandedOver {
     LookAround,
 }
 
+/// An instruction that traps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trapping {
+    /// Restart address: the branch if the instruction is in a delay slot.
+    pub pc: u64,
+    /// The instruction is in a delay slot.
+    pub in_delay_slot: bool,
+    /// Where execution goes on once the instruction has been emulated.
+    pub next_pc: u64,
+}
+
 /// Something that executes guest code faster than the interpreter, with the same results.
 pub trait Accelerator: Debug + Send + Sync {
     /// Runs entered this often are offered.
@@ -255,22 +266,37 @@ impl Cpu {
         }
     }
 
-    /// Gives `exception` of the instruction at `pc`, which is in no delay slot, to the handler. `left` is what
-    /// is left of the budget before the instruction; gives back what is left then.
+    /// Lets the handler carry out `insn` if it is privileged and takes no more than registers and time. `left` is
+    /// what is left of the budget before the instruction; gives back what is left behind it.
+    pub fn emulate(&mut self, handler: &mut dyn TrapHandler, insn: mips::Insn, left: i64) -> Option<(Taken, i64)> {
+        if !insn.op.is_privileged() || self.cp0.coprocessor_usable(0) {
+            return None;
+        }
+        self.settle(left);
+        let before = self.now;
+        let taken = handler.emulate(self, insn)?;
+        self.counters.exceptions += 1;
+        let charged = (self.now.0 - before.0) as i64;
+        self.budget_left -= charged;
+        Some((taken, left - charged - 1))
+    }
+
+    /// Gives `exception` of an instruction to the handler. `left` is what is left of the budget before the
+    /// instruction; gives back what is left then.
     pub fn hand_over(
         &mut self,
         handler: &mut dyn TrapHandler,
         exception: Exception,
-        pc: u64,
+        Trapping { pc, in_delay_slot, next_pc }: Trapping,
         insn: Option<mips::Insn>,
         left: i64,
     ) -> (HandedOver, i64) {
         self.settle(left);
         self.regs.pc = pc;
         self.counters.exceptions += 1;
-        let word = self.executed_word(pc);
+        let word = self.executed_word(pc.wrapping_add(4 * u64::from(in_delay_slot)));
         let insn = insn.unwrap_or_else(|| mips::decode(word));
-        let trap = Trap { exception, pc, in_delay_slot: false, next_pc: pc.wrapping_add(4), insn, word };
+        let trap = Trap { exception, pc, in_delay_slot, next_pc, insn, word };
         let taken = handler.take(self, &trap);
         self.budget_left = self.bound.0.wrapping_sub(self.now.0) as i64;
         let handed_over = match taken {

@@ -33,7 +33,7 @@ pub struct Site {
     pub index: usize,
     /// Instructions of the block from there on.
     pub not_executed: usize,
-    /// What cannot be done is in the delay slot.
+    /// What cannot be done is in the delay slot, which may count among the instructions of the block or not.
     pub is_slot: bool,
 }
 
@@ -374,7 +374,7 @@ impl<'a> Codegen<'a> {
             self.emitter.jump_if(Condition::Negative, spent);
         }
         let plain_count = match block.end {
-            End::Branch(branch) => branch - block.first,
+            End::Branch(branch) | End::SlotTrap(branch) => branch - block.first,
             End::Next(_) | End::Aside(_) | End::Trap(_) => block.count,
         };
         let has_likely = matches!(block.end, End::Branch(branch) if insn_at(branch).op.is_likely());
@@ -390,6 +390,10 @@ impl<'a> Codegen<'a> {
             End::Trap(index) => {
                 self.site = Site { index, not_executed: 0, is_slot: false };
                 self.trap(insn_at(index));
+            }
+            End::SlotTrap(index) => {
+                self.site = Site { index, not_executed: 1, is_slot: false };
+                self.branch_to_trap(index, insn_at(index), insn_at(index + 1));
             }
             End::Branch(index) => {
                 // The branch counts only when its delay slot does, and is repeated with it.
@@ -443,6 +447,39 @@ impl<'a> Codegen<'a> {
         };
         self.go_to_if(condition, target);
         self.go_to_index(after, next);
+    }
+
+    /// A branch whose delay slot is handed over: the handler is told where execution goes on then.
+    fn branch_to_trap(&mut self, index: usize, insn: Insn, slot: Insn) {
+        self.guard(insn);
+        let after = 4 * (index + 2) as i32;
+        if let Target::Register(register) = Target::of(insn, index) {
+            self.read(RAX, register);
+        } else if is_conditional(insn) {
+            let (taken, done) = (self.emitter.new_label(), self.emitter.new_label());
+            let condition = self.compare(insn);
+            self.emitter.jump_if(condition, taken);
+            self.page_address(RAX, after);
+            self.emitter.jump(done);
+            self.emitter.place(taken);
+            self.target_address(Target::of(insn, index));
+            self.emitter.place(done);
+        } else {
+            self.target_address(Target::of(insn, index));
+        }
+        dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], rax);
+        self.link(insn, index + 2);
+        self.site.is_slot = true;
+        self.trap(slot);
+    }
+
+    /// rax = where a branch leads that names no register.
+    fn target_address(&mut self, target: Target) {
+        match target {
+            Target::Relative(index) => self.page_address(RAX, 4 * index as i32),
+            Target::Region(bits) => self.region_address(bits),
+            Target::Register(_) => unreachable!("a register has the address itself"),
+        }
     }
 
     /// Emits the instruction in the delay slot.
@@ -615,12 +652,17 @@ impl<'a> Codegen<'a> {
     }
 
     fn leave_for_region(&mut self, bits: u32) {
+        self.region_address(bits);
+        self.leave_for_rax();
+    }
+
+    /// rax = the address with these low 28 bits in the 256 MiB around this page.
+    fn region_address(&mut self, bits: u32) {
         dynasm!(self.emitter.ops()
             ; mov rax, [BYTE rsp + frame::PAGE]
             ; and rax, 0xf000_0000u32 as i32
             ; or rax, bits as i32
         );
-        self.leave_for_rax();
     }
 
     /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points.

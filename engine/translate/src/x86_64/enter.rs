@@ -20,9 +20,8 @@
 //! after the other.
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
-use machine::Cpu;
-use machine::PAGE_BYTES;
-use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK};
+use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK, Trapping};
+use machine::{Cpu, PAGE_BYTES, Taken};
 
 use super::codegen::{CROSSINGS_OFFSET, Site, TORN_OFFSET};
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
@@ -113,6 +112,7 @@ struct Frame<'h, 'd> {
 const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(Frame, page) == frame::PAGE as usize);
+    assert!(offset_of!(Frame, waiting) == frame::WAITING as usize);
     assert!(offset_of!(Frame, left) == frame::LEFT as usize);
     assert!(offset_of!(Frame, site) == frame::SITE as usize);
     assert!(offset_of!(Frame, handler) == frame::HANDLER as usize);
@@ -131,6 +131,14 @@ impl Frame<'_, '_> {
     /// What is left of the budget before that instruction.
     fn left_before(&self) -> i64 {
         self.left + self.site().not_executed as i64
+    }
+
+    /// What traps: the instruction at the site, or the one in its delay slot.
+    fn trapping(&self) -> Trapping {
+        match self.site().is_slot {
+            true => Trapping { pc: self.pc(), in_delay_slot: true, next_pc: self.waiting },
+            false => Trapping { pc: self.pc(), in_delay_slot: false, next_pc: self.pc().wrapping_add(4) },
+        }
     }
 }
 
@@ -163,13 +171,17 @@ fn access(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, attempt: impl Fn(&mut Cpu) -
     }
 }
 
-/// Hands the instruction at the frame's site to the trap handler.
-fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
+/// The handler may change what the guard of the floating-point unit stands for. MXCSR is the host's already.
+fn lower_guard(cpu: &mut Cpu) {
     if cpu.scratch()[scratch::GUARD] != 0 {
-        // The handler may change what the guard stands for. MXCSR is the host's already.
         float::settle(cpu);
         cpu.scratch()[scratch::GUARD] = 0;
     }
+}
+
+/// Hands the instruction at the frame's site to the trap handler.
+fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
+    lower_guard(cpu);
     if frame.left_before() <= 0 {
         // The time was up before the instruction.
         return Answer::REFUSED;
@@ -180,7 +192,9 @@ fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
     let Some(exception) = insn.map_or_else(|| cpu.refused(), |insn| cpu.raised_by(insn)) else {
         return Answer::REFUSED;
     };
-    let (handed_over, left) = cpu.hand_over(*handler, exception, frame.pc(), insn, frame.left_before());
+    // A branch has been executed when its delay slot traps.
+    let left = frame.left_before() - i64::from(frame.site().is_slot);
+    let (handed_over, left) = cpu.hand_over(*handler, exception, frame.trapping(), insn, left);
     frame.left = left;
     let value = cpu.regs.pc;
     match handed_over {
@@ -190,11 +204,25 @@ fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
     }
 }
 
+/// Lets the handler carry out the instruction at the frame's site, if that takes no more than registers and time.
+fn emulate(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Option<Answer> {
+    // SAFETY: as in `access`.
+    let handler = unsafe { &mut *frame.handler }.as_mut()?;
+    if frame.left_before() <= 0 {
+        return None;
+    }
+    lower_guard(cpu);
+    let (taken, left) = cpu.emulate(*handler, as_encoded(float::unpack(packed)), frame.left_before())?;
+    frame.left = left;
+    let outcome = if taken == Taken::Resume { ELSEWHERE } else { LOOK_AROUND };
+    Some(Answer { value: frame.pc().wrapping_add(4), outcome })
+}
+
 /// As `hand_over`, for an instruction in the middle of a block: done if the next one follows.
 fn privileged(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
     let next = frame.pc().wrapping_add(4);
     let rest = frame.site().not_executed as i64 - 1;
-    let answer = hand_over(cpu, packed, frame);
+    let answer = emulate(cpu, packed, frame).unwrap_or_else(|| hand_over(cpu, packed, frame));
     let goes_on = answer.outcome == ELSEWHERE && answer.value == next && !next.is_multiple_of(PAGE_BYTES);
     if goes_on && frame.left >= rest && cpu.is_fetched(next) {
         frame.left -= rest;
