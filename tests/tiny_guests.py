@@ -6,6 +6,7 @@ the power registers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import tiny_kernel
@@ -84,18 +85,24 @@ EXECUTE_A_DEVICE = """
         nop
 """
 
-TOUCH_ALL_MEMORY = (
-    ENABLE_64_BIT_ADDRESSES
-    + """
-        dli   t0, 0x9800000000000000
-        dli   t1, 0x9800000002000000
-touch:  sd    t0, 0(t0)
+
+def touch(ranges: Iterable[tuple[int, int]]) -> str:
+    """Writes to each page of these ranges of physical memory: first byte, bytes."""
+    loops = (
+        f"""
+        dli   t0, {0x9800_0000_0000_0000 + base:#x}
+        dli   t1, {0x9800_0000_0000_0000 + base + size:#x}
+touch{number}: sd t0, 8(t0)
         daddiu t0, t0, 0x1000
-        bne   t0, t1, touch
+        bne   t0, t1, touch{number}
         nop
 """
-    + PRINT_OK
-)
+        for number, (base, size) in enumerate(ranges)
+    )
+    return ENABLE_64_BIT_ADDRESSES + "".join(loops) + PRINT_OK
+
+
+TOUCH_ALL_MEMORY = touch([(0, 32 << 20)])
 
 #: At the start of each page that the guest `KEEP_SECRETS` writes.
 SECRET = 0x5EC2_E75E_C2E7_5EC2

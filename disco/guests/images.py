@@ -30,8 +30,9 @@ _FORMAT = 2
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.cpio"
 _NETWORK = "network.cpio"
-#: What a build writes beside the packages: kernel, initrd, apt's index, with a margin.
-_ROOM_SIZE = 128 << 20
+#: What a build writes beside the packages: kernel, initrd, apt's index, for a while the files of the kernel's
+#: package, with a margin.
+_ROOM_SIZE = 384 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,13 +255,16 @@ def _make(
     cache: Cache, chosen: Recipe, packages: tuple[Package, Package], files: tuple[Path, Path]
 ) -> None:
     """Makes the image from its two packages, and puts it in the place of the one that was there."""
-    kernel_files = deb.read_files(files[0], recipe.kernel_file_wanted)
     programs = deb.read_files(files[1], lambda path: path == "bin/busybox")
     if not programs:
         raise ImageError(f"package {packages[1]}: has no bin/busybox")
-    tree, network = recipe.trees(chosen, busybox=programs["bin/busybox"], kernel_files=kernel_files)
+    with deb.unpacked(files[0], recipe.kernel_file_wanted, folder=cache.folder) as kernel_files:
+        kernel = recipe.kernel_of(kernel_files)
+        tree, network = recipe.trees(
+            chosen, busybox=programs["bin/busybox"], kernel_files=kernel_files
+        )
     contents = {
-        _KERNEL: recipe.kernel_of(kernel_files),
+        _KERNEL: kernel,
         _INITRD: initramfs.archive(tree),
         _NETWORK: initramfs.archive(network),
     }

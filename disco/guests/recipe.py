@@ -167,11 +167,15 @@ class _Module:
     """A kernel module; its facts are in the section `.modinfo`, as NAME=VALUE ended by zeros."""
 
     path: str
-    content: bytes
+    files: Mapping[str, bytes]
 
     @cached_property
     def name(self) -> str:
         return _module_name(PurePosixPath(self.path).stem)
+
+    @cached_property
+    def content(self) -> bytes:
+        return self.files[self.path]
 
     def values(self, key: str) -> tuple[str, ...]:
         found = re.findall(rb"\0%s=([^\0]*)\0" % key.encode(), self.content)
@@ -190,10 +194,8 @@ def modules(files: Mapping[str, bytes], roots: Iterable[str]) -> initramfs.Tree:
     Raises:
         ImageError: the package lacks one that is not built into the kernel either.
     """
-    offered = {
-        module.name: module
-        for module in (_Module(path, data) for path, data in files.items() if path.endswith(".ko"))
-    }
+    all_of_them = (_Module(path, files) for path in files if path.endswith(".ko"))
+    offered = {module.name: module for module in all_of_them}
     built_in = _built_in(files)
     chosen = _closure([_module_name(root) for root in roots], offered, built_in)
     if not chosen:
@@ -224,9 +226,9 @@ def trees(
 def _built_in(files: Mapping[str, bytes]) -> set[str]:
     return {
         _module_name(PurePosixPath(line).stem)
-        for path, content in files.items()
+        for path in files
         if path.endswith("/modules.builtin")
-        for line in content.decode().splitlines()
+        for line in files[path].decode().splitlines()
     }
 
 

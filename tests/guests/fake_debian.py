@@ -176,12 +176,13 @@ def deb(files: Mapping[str, bytes], *, compression: str = "xz") -> bytes:
     members = {
         "debian-binary": b"2.0\n",
         "control.tar.xz": b"odd",  # of odd size, so that a byte of padding follows
-        f"data.tar.{compression}": _COMPRESS[compression](data.getvalue()),
+        f"data.tar.{compression}".rstrip("."): _COMPRESS[compression](data.getvalue()),
     }
     return b"!<arch>\n" + b"".join(_ar_member(name, content) for name, content in members.items())
 
 
 _COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {
+    "": bytes,
     "xz": lzma.compress,
     "gz": gzip.compress,
     "bz2": bz2.compress,

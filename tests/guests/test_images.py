@@ -270,7 +270,7 @@ TROUBLES = [
     Trouble(no_kernel, "package linux-image-mips64r2el .* depends on 0 kernels"),
     Trouble(no_module, "module jbd2 is neither in it nor in the kernel"),
     Trouble(
-        little_room, r"image debian-busybox: 128 MiB asked, 3 MiB free on the disk of .*XDG_CA"
+        little_room, r"image debian-busybox: 384 MiB asked, 3 MiB free on the disk of .*XDG_CA"
     ),
     Trouble(disk_fills_up, "cannot be written: No space left on device; set XDG_CACHE_HOME"),
 ]
