@@ -15,13 +15,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from disco.errors import ImageError
 from disco.guests import sources
-from disco.guests.cache import Progress, sha256_of, silent
+from disco.guests.cache import Cache, Progress, sha256_of, silent
 
 ETC = Path("/etc/apt")
 
@@ -29,8 +29,11 @@ ETC = Path("/etc/apt")
 _NOT_KEPT = re.compile(
     r"Acquire::(IndexTargets|Languages|GzipIndexes|CompressionTypes|Changelogs)\b"
 )
-#: A line of `apt-get --simulate`.
+#: Lines of `apt-get --simulate`.
 _TO_INSTALL = re.compile(r"Inst (?P<name>\S+) \((?P<version>\S+) ")
+_TO_CONFIGURE = re.compile(r"Conf (?P<name>\S+) \(")
+#: How many packages one call of apt fetches; what it has fetched is kept if the next call is cut off.
+_FETCH_COUNT = 16
 _SETTING = re.compile(r"(?P<name>Acquire::\S+) (?P<value>\".*\");")
 
 
@@ -54,6 +57,19 @@ class Package:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} ({self.architecture})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How apt would install packages on an empty system.
+
+    Attributes:
+        packages: all of them, in the order in which they are unpacked.
+        steps: "unpack" or "configure", and the names of packages.
+    """
+
+    packages: tuple[Package, ...]
+    steps: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass
@@ -117,17 +133,18 @@ class Apt:
                 f"package {wanted}: Debian {self.release} for {self.architecture} does not have it"
                 f" at the sources in use: {_reason(result)}"
             )
-        return Package(
-            name=fields["package"],
-            version=fields["version"],
-            architecture=fields["architecture"],
-            sha256=fields["sha256"],
-            size=int(fields["size"]),
-            depends=_names(fields.get("depends", "")),
-        )
+        return _package(fields)
 
     def closure(self, names: Sequence[str]) -> tuple[Package, ...]:
         """The newest packages of these names and all that they depend on, recommendations left out.
+
+        Raises:
+            ImageError: the index lacks one, or they exclude each other.
+        """
+        return self.plan(names).packages
+
+    def plan(self, names: Sequence[str]) -> Plan:
+        """How to install these packages, and all that they depend on, where nothing is installed yet.
 
         Raises:
             ImageError: the index lacks one, or they exclude each other.
@@ -139,8 +156,34 @@ class Apt:
                 f"packages {', '.join(names)}: Debian {self.release} for {self.architecture} cannot"
                 f" install them together: {_reason(result)}"
             )
-        lines = (_TO_INSTALL.match(line) for line in result.stdout.splitlines())
-        return tuple(self.find(m["name"], version=m["version"]) for m in lines if m)
+        versions: dict[str, str] = {}
+        steps: list[tuple[str, tuple[str, ...]]] = []
+        for line in result.stdout.splitlines():
+            if found := _TO_INSTALL.match(line):
+                versions[found["name"]] = found["version"]
+                _extend(steps, "unpack", found["name"])
+            elif found := _TO_CONFIGURE.match(line):
+                _extend(steps, "configure", found["name"])
+        return Plan(self._find_all(versions), tuple(steps))
+
+    def _find_all(self, versions: Mapping[str, str]) -> tuple[Package, ...]:
+        """The packages of these names and versions, in that order."""
+        if not versions:
+            return ()
+        wanted = [f"{name}={version}" for name, version in versions.items()]
+        result = self._run("apt-cache", "show", "--no-all-versions", *wanted)
+        found: dict[tuple[str, str], Package] = {}
+        for stanza in result.stdout.split("\n\n"):
+            fields = _control_fields(stanza)
+            if "sha256" in fields:
+                found.setdefault((fields["package"], fields["version"]), _package(fields))
+        lacking = [f"{name} {v}" for name, v in versions.items() if (name, v) not in found]
+        if lacking:
+            raise ImageError(
+                f"package {lacking[0]}: Debian {self.release} for {self.architecture} does not"
+                f" describe it at the sources in use: {_reason(result)}"
+            )
+        return tuple(found[item] for item in versions.items())
 
     def download(self, package: Package, target: Path) -> None:
         """Fetches a package to the file `target`, verified by apt and once more by its hash.
@@ -158,6 +201,45 @@ class Apt:
             raise ImageError(f"package {package}: cannot be fetched: {_reason(result)}")
         check_hash(files[0], package)
         files[0].rename(target)
+
+    def download_all(self, packages: Sequence[Package], cache: Cache) -> None:
+        """Fetches packages into the cache, some at a time, each verified by apt and once more by its hash.
+
+        Raises:
+            ImageError: one cannot be had, or is not what the index says; those before it are kept.
+        """
+        total = sum(package.size for package in packages)
+        fetched = 0
+        for start in range(0, len(packages), _FETCH_COUNT):
+            part = packages[start : start + _FETCH_COUNT]
+            self.progress(
+                f"fetching {len(packages)} packages: {fetched >> 20} of {-(-total >> 20)} MiB"
+            )
+            cache.check_room(sum(package.size for package in part), what="packages")
+            cache.packages.mkdir(exist_ok=True)
+            with cache.temporary() as folder:
+                wanted = [f"{package.name}={package.version}" for package in part]
+                result = self._run("apt-get", "download", "--quiet", *wanted, cwd=folder)
+                found = {sha256_of(path): path for path in folder.glob("*.deb")}
+                for package in part:
+                    self._keep(package, found, cache, result)
+            fetched += sum(package.size for package in part)
+
+    def _keep(
+        self,
+        package: Package,
+        found: Mapping[str, Path],
+        cache: Cache,
+        result: subprocess.CompletedProcess[str],
+    ) -> None:
+        path = found.get(package.sha256)
+        if path is not None:
+            path.rename(cache.package(package.sha256))
+            return
+        for other in found.values():
+            if other.name.startswith(f"{package.name}_"):
+                check_hash(other, package)
+        raise ImageError(f"package {package}: cannot be fetched: {_reason(result)}")
 
     def _configure(self) -> None:
         """Writes apt's configuration; done before each update, because the machine's may change."""
@@ -247,6 +329,25 @@ def _control_fields(text: str) -> dict[str, str]:
     stanza = re.sub(r"\n[ \t]+", " ", text.split("\n\n")[0])
     rows = (line.partition(":") for line in stanza.splitlines())
     return {name.lower(): value.strip() for name, colon, value in rows if colon}
+
+
+def _package(fields: Mapping[str, str]) -> Package:
+    return Package(
+        name=fields["package"],
+        version=fields["version"],
+        architecture=fields["architecture"],
+        sha256=fields["sha256"],
+        size=int(fields["size"]),
+        depends=_names(fields.get("depends", "")),
+    )
+
+
+def _extend(steps: list[tuple[str, tuple[str, ...]]], kind: str, name: str) -> None:
+    """Adds a name to the last step if that is of its kind, else a step."""
+    if steps and steps[-1][0] == kind:
+        steps[-1] = (kind, (*steps[-1][1], name))
+    else:
+        steps.append((kind, (name,)))
 
 
 def _names(depends: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
     <cache>/apt/<architecture>  apt's own state for a foreign architecture
     <cache>/packages            packages, each under the SHA-256 of its bytes
     <cache>/images              what was made from them
+    <cache>/roots               Debian systems on disks, and builds of them that were cut off
 
 Whatever appears in it was written elsewhere in the same folder and renamed into place, so a
 reader never sees half a file and needs no lock; a writer that dies leaves at most a temporary
@@ -51,6 +52,11 @@ class Cache:
     def images(self) -> Path:
         """Folder of finished images."""
         return self.folder / "images"
+
+    @property
+    def roots(self) -> Path:
+        """Folder of roots."""
+        return self.folder / "roots"
 
     @property
     def packages(self) -> Path:

@@ -90,6 +90,33 @@ def read_tree(path: Path, wanted: Callable[[str], bool]) -> dict[str, Node]:
     return tree
 
 
+def plain(path: Path) -> bytes:
+    """The same package with its files not compressed, so that reading it costs a guest little.
+
+    Raises:
+        ImageError: the file is no package, or a damaged one.
+    """
+    with path.open("rb") as package:
+        name, offset, size = _data_place(path, package)
+        _check_readable(path, name)
+        package.seek(0)
+        before, header = package.read(offset - _HEADER_SIZE), package.read(_HEADER_SIZE)
+        files = b"".join(_decompressed(path, name, package, size))
+    length = f"{len(files):<10}".encode()
+    return before + b"data.tar".ljust(16) + header[16:48] + length + header[58:] + files
+
+
+def files_offset(package: bytes) -> int:
+    """Where the archive of files begins in a package that is `plain`; it ends with the package."""
+    return package.index(b"data.tar ") + _HEADER_SIZE
+
+
+def newest_time(files: bytes | memoryview) -> int:
+    """The time of the newest file in an archive of files, in seconds since 1970."""
+    with tarfile.open(fileobj=io.BytesIO(files), mode="r:") as members:
+        return max((int(member.mtime) for member in members), default=0)
+
+
 @contextmanager
 def unpacked(
     path: Path, wanted: Callable[[str], bool], *, folder: Path

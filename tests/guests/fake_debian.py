@@ -30,22 +30,40 @@ case $1 in
         : > "$state/lists/test_Packages" ;;
     indextargets) ls "$state"/lists/*_Packages 2> /dev/null || true ;;
     download)
-        echo "$3" >> ARCHIVE/downloads
-        [ -e ARCHIVE/slow ] && exec sleep 60
-        cp "ARCHIVE/${3%%=*}_ARCHITECTURE.deb" . ;;
+        shift 2
+        for name; do
+            echo "$name" >> ARCHIVE/downloads
+            [ -e ARCHIVE/slow ] && exec sleep 60
+            cp "ARCHIVE/${name%%=*}_ARCHITECTURE.deb" . || exit 100
+        done ;;
     install) # --simulate --quiet --no-install-recommends NAME...
         shift 4
+        names= planned=
         for name; do
+            [ "$name" = '?essential' ] && name=$(cat ARCHIVE/essential)
+            names="$names $name"
+        done
+        for name in $names; do
             control="ARCHIVE/${name}_ARCHITECTURE.control"
             [ -e "$control" ] || { echo "E: Unable to locate package $name" >&2; exit 100; }
             for needed in $(sed -n 's/^Depends: //p' "$control" | tr -d ,) $name; do
+                case " $planned " in *" $needed "*) continue ;; esac
+                planned="$planned $needed"
                 echo "Inst $needed (1:2.0-1 Debian:12/stable [ARCHITECTURE]) []"
             done
+        done
+        for name in $planned; do
+            echo "Conf $name (1:2.0-1 Debian:12/stable [ARCHITECTURE])"
         done ;;
 esac
 """
 _APT_CACHE = """#!/bin/sh
-cat "ARCHIVE/${3%%=*}_ARCHITECTURE.control" 2> /dev/null && exit 0
+shift 2
+found=
+for name; do
+    cat "ARCHIVE/${name%%=*}_ARCHITECTURE.control" 2> /dev/null && found=1 && echo
+done
+[ -n "$found" ] && exit 0
 echo 'E: No packages found' >&2
 exit 100
 """

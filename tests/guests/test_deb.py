@@ -11,7 +11,8 @@ import pytest
 from fake_debian import deb
 
 from disco.errors import ImageError
-from disco.guests.deb import read_files, unpacked
+from disco.guests.deb import files_offset, read_files, unpacked
+from disco.guests.deb import plain as read_plain
 
 Wanted = Callable[[str], bool]
 Read = Callable[[Path, Wanted], Mapping[str, bytes]]
@@ -100,3 +101,16 @@ def test_what_its_user_raises_is_no_damage(tmp_path: Path) -> None:
     path.write_bytes(deb(FILES))
     with pytest.raises(KeyError, match="absent"), unpacked(path, bool, folder=tmp_path) as files:
         files["absent"]
+
+
+@pytest.mark.parametrize("compression", ["xz", "gz", "bz2"])
+def test_a_package_without_its_compression_is_the_same_package(
+    tmp_path: Path, compression: str
+) -> None:
+    packed, plain = tmp_path / "packed.deb", tmp_path / "plain.deb"
+    packed.write_bytes(deb(FILES, compression=compression))
+    plain.write_bytes(content := read_plain(packed))
+    assert read_files(plain, lambda name: True) == FILES
+    assert content[: content.index(b"data.tar")] == packed.read_bytes()[: content.index(b"data.tar")]
+    assert b"./usr/share/doc/x" in content[files_offset(content) :]
+    assert read_plain(plain) == content
