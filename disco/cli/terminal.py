@@ -10,17 +10,18 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TextIO
 
 from disco.monitor import Monitor, VirtualMachine
+from disco.monitor.attach import ConsoleServer
 
 #: ANSI colours for names of VMs, in turn.
 _COLOURS = (36, 33, 35, 32, 34, 31)
 #: Terminal control sequences, and control characters other than tab: a guest's lines stay lines.
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b.?|[\x00-\x08\x0a-\x1f\x7f]")
 
-_LEAVE = b"\x1d"  # Ctrl-]
+LEAVE = b"\x1d"  # Ctrl-]
 _END_OF_INPUT = b"\x04"  # Ctrl-D
 #: Longest time that an attached, idle VM sleeps without a look at the keyboard.
 _NAP_SECONDS = 0.05
@@ -61,6 +62,39 @@ class PrefixedConsole:
             self._partial = b""
 
 
+@contextmanager
+def raw_terminal(keyboard: int) -> Iterator[None]:
+    """Every key comes as it is while this lasts, Ctrl-C too; nothing changes if it is no terminal."""
+    if not os.isatty(keyboard):
+        yield
+        return
+    before = termios.tcgetattr(keyboard)
+    try:
+        tty.setraw(keyboard)
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+class Pacer:
+    """Keeps simulated time to the wall clock, as far as the host is fast enough."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._epoch = time.monotonic() - monitor.seconds
+
+    def nap_seconds(self) -> float:
+        """How long to sleep now so that simulated time does not run ahead."""
+        lead = self._monitor.seconds - (time.monotonic() - self._epoch)
+        if lead < 0:
+            self._epoch -= lead
+        return min(max(0.0, lead), _NAP_SECONDS)
+
+    def start(self) -> None:
+        """From now on, whatever was before."""
+        self._epoch = time.monotonic() - self._monitor.seconds
+
+
 class AttachedConsole:
     """Standard input and output as the console of a VM; what the guest prints comes out as it is.
 
@@ -72,13 +106,12 @@ class AttachedConsole:
 
     def __init__(self, monitor: Monitor, vm: VirtualMachine, *, ready: str) -> None:
         self.is_left = False
-        self._monitor = monitor
         self._vm = vm
         self._input = sys.stdin.fileno()
         self._is_terminal = os.isatty(self._input)
         self._ready = ready
         self._is_open = True
-        self._epoch = time.monotonic() - monitor.seconds
+        self._pacer = Pacer(monitor)
         vm.console.listeners.append(self._show)
 
     @staticmethod
@@ -86,39 +119,23 @@ class AttachedConsole:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
-    @contextmanager
-    def raw(self) -> Iterator[None]:
+    def raw(self) -> AbstractContextManager[None]:
         """Every key goes to the guest while this lasts, Ctrl-C too."""
-        if not self._is_terminal:
-            yield
-            return
-        before = termios.tcgetattr(self._input)
-        try:
-            tty.setraw(self._input)
-            yield
-        finally:
-            termios.tcsetattr(self._input, termios.TCSADRAIN, before)
+        return raw_terminal(self._input)
 
     def poll(self) -> bool:
         """Takes what was typed and keeps time; whether the user has left."""
-        nap = self._pace() if self._is_terminal else 0.0
+        nap = self._pacer.nap_seconds() if self._is_terminal else 0.0
         is_taken = self._is_open and (self._is_terminal or self._vm.has_printed(self._ready))
         if is_taken and select.select([self._input], [], [], nap)[0]:
             self._type(os.read(self._input, 1024))
         return self.is_left
 
-    def _pace(self) -> float:
-        """How long to sleep now so that simulated time does not run ahead."""
-        lead = self._monitor.seconds - (time.monotonic() - self._epoch)
-        if lead < 0:
-            self._epoch -= lead
-        return min(max(0.0, lead), _NAP_SECONDS)
-
     def _type(self, keys: bytes) -> None:
         if not keys:
             self._is_open = False
             keys = _END_OF_INPUT
-        if _LEAVE in keys:
+        if LEAVE in keys:
             self.is_left = True
         else:
             self._vm.type(keys)
@@ -176,6 +193,34 @@ class Progress:
             f"{vm.name:>8}  {vm.status:<8} {self._monitor.seconds:7.2f} s simulated"
             f" {count / 1e6:8.0f} M instr {speed:6.1f} MIPS  {last}"
         )
+
+
+class RemoteConsoles:
+    """The VMs' consoles for `disco console` in other terminals, around what a run does when it is polled.
+
+    While somebody is attached, simulated time keeps to the wall clock.
+    """
+
+    def __init__(self, monitor: Monitor, inner: Callable[[], bool] | None) -> None:
+        self._server = ConsoleServer(monitor)
+        self._pacer = Pacer(monitor)
+        self._inner = inner
+        self._was_attached = False
+
+    def poll(self) -> bool:
+        """Does its work; what `inner` says."""
+        self._server.poll()
+        is_attached = self._server.is_attached
+        if is_attached and not self._was_attached:
+            self._pacer.start()
+        if is_attached:
+            time.sleep(self._pacer.nap_seconds())
+        self._was_attached = is_attached
+        return self._inner is not None and self._inner()
+
+    def close(self) -> None:
+        """Cuts everybody off."""
+        self._server.close()
 
 
 def prefixed(vms: Sequence[VirtualMachine], output: TextIO) -> list[PrefixedConsole]:
