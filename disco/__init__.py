@@ -24,7 +24,7 @@ from disco.errors import (
 )
 
 if TYPE_CHECKING:
-    from disco.guests import images
+    from disco import images
     from disco.hardware import Machine, flash, uniform
     from disco.monitor import (
         FirstTouch,
@@ -99,7 +99,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "images":
-        return import_module("disco.guests.images")
+        return import_module("disco.images")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'disco' has no attribute '{name}'")

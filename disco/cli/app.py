@@ -104,7 +104,7 @@ def run(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            help="VMs to boot, a word each: [NAME=]IMAGE[,vcpus=N][,memory=MIB]; see 'disco image"
+            help="VMs to boot, a word each: [NAME=]IMAGE[,vcpus=N][,memory=MIB][,root=DISK]; see 'disco image"
             " list'.  [default: default]",
             metavar="IMAGE",
             show_default=False,
@@ -435,6 +435,26 @@ def image_list(as_json: Json = False) -> None:
 @image_app.command("build")
 def image_build(
     name: ImageName = "default",
+    packages: Annotated[
+        str,
+        typer.Option(
+            help="Make a root of one's own: a Debian system on a disk, with these packages.",
+            metavar="NAME,...",
+        ),
+    ] = "",
+    architecture: Annotated[
+        str, typer.Option(help="Of such a root: mips64el or mipsel.", metavar="NAME")
+    ] = "mips64el",
+    disk_mib: Annotated[
+        int | None,
+        typer.Option(
+            help="Size of its disk in MiB; 4096 by default. What is not written takes no room.",
+            metavar="MIB",
+            min=256,
+            max=1 << 20,
+            show_default=False,
+        ),
+    ] = None,
     offline: Offline = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Make it of the newest packages, even if it is there.")
@@ -446,10 +466,29 @@ def image_build(
         ),
     ] = None,
 ) -> None:
-    """Fetch packages and put an image together."""
+    """
+    Fetch packages and put an image together.
+
+    Roots (debian, debian-dev, and those made with --packages) are configured by Debian's dpkg in a VM, which
+    takes some minutes. A build that was cut off goes on where it was.
+
+    \b
+    Examples:
+      disco image build debian
+      disco image build lab --packages gcc,make,python3
+      disco image build small32 --packages dash --architecture mipsel
+    """
     from disco.cli import image as command
 
-    command.build(name, offline=offline, refresh=refresh, mirror=mirror)
+    command.build(
+        name,
+        packages=[word for word in packages.replace(",", " ").split() if word],
+        architecture=architecture,
+        disk_mib=disk_mib,
+        offline=offline,
+        refresh=refresh,
+        mirror=mirror,
+    )
 
 
 @image_app.command("show")
@@ -482,7 +521,7 @@ def disk_create(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="What it has at first: a raw image or another disk, which is never written.",
+            help="What it has at first: a raw image, another disk, or a root by its name; never written.",
             metavar="IMAGE",
         ),
     ] = None,
@@ -552,6 +591,39 @@ def disk_check(disk: DiskPath) -> None:
 
     if not command.check(disk):
         raise typer.Exit(1)
+
+
+@image_app.command("export")
+def image_export(
+    name: Annotated[str, typer.Argument(help="A built image.")],
+    target: Annotated[Path, typer.Argument(help="The folder to make.", metavar="FOLDER")],
+) -> None:
+    """Write kernel, initrd, disk and record of a built image into a new folder."""
+    from disco.cli import image as command
+
+    command.export(name, target)
+
+
+@app.command()
+def console(
+    vm: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of a running VM, or PROCESS/NAME; without it, they are listed.", metavar="VM"
+        ),
+    ] = None,
+) -> None:
+    """
+    Attach this terminal to the console of a VM that another 'disco run' runs.
+
+    Ctrl-] leaves it, and the VM goes on. The VM's time keeps to the wall clock while somebody is attached.
+    """
+    from disco.cli import console as command
+
+    if vm is None:
+        command.show_list()
+    else:
+        raise typer.Exit(command.console(vm))
 
 
 @app.command()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from disco import images
 from disco.cli.terminal import say
 from disco.errors import ConfigError, ImageError
 from disco.storage import store
@@ -47,6 +48,7 @@ def create(path: Path, *, base: Path | None, size: str | None, source: Path | No
         convert(source, path)
         say(f"disk image '{path}': a raw image of '{source}'")
     elif base is not None:
+        base = _base(base)
         refuse_foreign(base)
         store.create(path, base=base)
         say(f"disk '{path}': made on '{base}', which must not change from now on")
@@ -54,6 +56,15 @@ def create(path: Path, *, base: Path | None, size: str | None, source: Path | No
         assert size is not None
         store.create(path, sector_count=size_bytes(size) // SECTOR_BYTES)
         say(f"disk '{path}': made, empty")
+
+
+def _base(wish: Path) -> Path:
+    """A file, or the disk of a built root if there is no such file but an image of that name."""
+    if not wish.exists() and images.is_root(str(wish)):
+        disk = images.load(str(wish)).disk
+        assert disk is not None, "a root has a disk"
+        return disk
+    return wish
 
 
 def facts(path: Path) -> dict[str, Any]:

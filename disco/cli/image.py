@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from disco import images
 from disco.cli.terminal import say
-from disco.guests import images
 
 
 def _print(text: str) -> None:
@@ -34,9 +36,31 @@ def show_list(*, as_json: bool) -> None:
         _print(f"{names}: {offer.description} ({state})")
 
 
-def build(name: str, *, offline: bool, refresh: bool, mirror: str | None) -> None:
+def build(
+    name: str,
+    *,
+    packages: Sequence[str],
+    architecture: str,
+    disk_mib: int | None,
+    offline: bool,
+    refresh: bool,
+    mirror: str | None,
+) -> None:
     """Makes it, or finds it made."""
-    image = images.build(name, offline=offline, refresh=refresh, mirror=mirror, progress=say)
+    try:
+        image = images.build(
+            name,
+            packages=packages or None,
+            architecture=architecture,
+            disk_mib=disk_mib,
+            offline=offline,
+            refresh=refresh,
+            mirror=mirror,
+            progress=say,
+        )
+    except KeyboardInterrupt:
+        say(f"image {name}: interrupted; 'disco image build {name}' goes on from here")
+        raise
     _print(f"{image.name} {image.key}")
 
 
@@ -47,5 +71,12 @@ def show(name: str) -> None:
 
 def remove(name: str, *, packages: bool) -> None:
     """Takes it out of the cache."""
+    kept_name = images.canonical_name(name)
     images.remove(name, packages=packages)
-    say(f"image {images.find_recipe(name).name} removed")
+    say(f"image {kept_name} removed")
+
+
+def export(name: str, target: Path) -> None:
+    """Writes its files into a new folder."""
+    images.export(name, target)
+    say(f"image {name} written to {target}")

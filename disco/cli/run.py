@@ -12,7 +12,7 @@ from pathlib import Path
 from disco.cli import status
 from disco.cli.scheduler import SchedulerWish
 from disco.cli.services import bare_sides
-from disco.cli.terminal import AttachedConsole, Progress, prefixed, say
+from disco.cli.terminal import AttachedConsole, Progress, RemoteConsoles, prefixed, say
 from disco.cli.vms import VmWish, build_images
 from disco.errors import ConfigError
 from disco.guests.images import Image
@@ -24,9 +24,6 @@ from disco.network.nat import Nat, PublishedPort
 from disco.observe import services
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import Disk
-
-#: End of what an image's shell prints when it is ready for input (PS1 of its /init).
-_PROMPT = ":~# "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +103,7 @@ def run(options: Options) -> int:
                 if options.report == "services":
                     vm.record_services()
                 vm.boot()
-            outcome = _run(monitor, options)
+            outcome = _run(monitor, options, made)
         except KeyboardInterrupt:
             outcome = None
     _conclude(monitor, options, made, outcome)
@@ -177,6 +174,7 @@ def _create(
         command=options.command or None,
         memory_mib=wish.memory_mib,
         vcpus=wish.vcpus,
+        root=wish.root,
         disks=disks,
         entropy=options.entropy,
         network=options.has_network,
@@ -184,13 +182,13 @@ def _create(
     )
 
 
-def _run(monitor: Monitor, options: Options) -> Outcome:
+def _run(monitor: Monitor, options: Options, made: Mapping[str | None, Image]) -> Outcome:
     """Shows the consoles, or progress, while the VMs run."""
     until: Callable[[], bool] | None = None
     with ExitStack() as stack:
         if options.is_attached:
-            ready = _PROMPT if options.kernel is None else ""
-            console = AttachedConsole(monitor, monitor.vms[0], ready=ready)
+            image = made.get(options.vms[0].image)
+            console = AttachedConsole(monitor, monitor.vms[0], ready=image.ready if image else "")
             if sys.stdin.isatty():
                 say("attached to the console; Ctrl-] leaves it")
             stack.enter_context(console.raw())
@@ -203,8 +201,21 @@ def _run(monitor: Monitor, options: Options) -> Outcome:
         return monitor.run(
             seconds=options.timeout_seconds,
             wall_seconds=options.wall_timeout_seconds,
-            until=until,
+            until=_with_remote_consoles(monitor, until, stack),
         )
+
+
+def _with_remote_consoles(
+    monitor: Monitor, until: Callable[[], bool] | None, stack: ExitStack
+) -> Callable[[], bool] | None:
+    """`until`, and other terminals can attach to the consoles; if that cannot be, it is said."""
+    try:
+        consoles = RemoteConsoles(monitor, until)
+    except ConfigError as error:
+        say(f"{error}; 'disco console' will not find these VMs")
+        return until
+    stack.callback(consoles.close)
+    return consoles.poll
 
 
 def _conclude(

@@ -1,8 +1,10 @@
-"""The VMs of a run, as words of the command line: `[NAME=]IMAGE[,vcpus=N][,memory=MIB]`, one word a VM.
+"""The VMs of a run, as words of the command line: `[NAME=]IMAGE[,vcpus=N][,memory=MIB][,root=DISK]`, one
+word a VM.
 
     disco run debian-mipsel                                   one VM, vm1
     disco run default debian-mipsel                           two, vm1 and vm2
     disco run web=default,vcpus=2 old=debian-mipsel,memory=96
+    disco run web=debian,root=web.disk                        its root is a disk that lasts
 
 What a word leaves open is said by the options for all VMs, `--vcpus` and `--memory`.
 """
@@ -13,17 +15,18 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from disco import images
 from disco.cli.terminal import say
 from disco.errors import ConfigError
-from disco.guests import images
 from disco.guests.images import Image
 from disco.network.nat import PublishedPort
 
-_FORM = "[NAME=]IMAGE[,vcpus=N][,memory=MIB]"
+_FORM = "[NAME=]IMAGE[,vcpus=N][,memory=MIB][,root=DISK]"
 #: A guest takes its VM's name for its host name.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_SETTINGS = ("vcpus", "memory")
+_NUMBERS = ("vcpus", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,14 @@ class VmWish:
         image: name of the image that it boots, or None for a kernel of the user's own.
         vcpus: virtual CPUs.
         memory_mib: physical memory in MiB.
+        root: the disk of its root in the place of a copy-on-write disk on the image's, or None.
     """
 
     name: str
     image: str | None
     vcpus: int
     memory_mib: int
+    root: Path | None = None
 
 
 def without_image(*, count: int, vcpus: int, memory_mib: int) -> tuple[VmWish, ...]:
@@ -68,8 +73,12 @@ def parse(words: Sequence[str], *, count: int, vcpus: int, memory_mib: int) -> t
                 f"VM '{word}': {_FORM} is possible; a name is letters, digits and hyphens"
             )
         settings = {"vcpus": vcpus, "memory": memory_mib}
+        root: Path | None = None
         for text in rest:
-            settings |= _setting(text, word)
+            if text.startswith("root=") and text != "root=":
+                root = Path(text.removeprefix("root="))
+            else:
+                settings |= _setting(text, word)
         for copy in range(1, count + 1):
             own_name = name if count == 1 else f"{name}{copy}"
             wish = VmWish(
@@ -77,6 +86,7 @@ def parse(words: Sequence[str], *, count: int, vcpus: int, memory_mib: int) -> t
                 image=image,
                 vcpus=settings["vcpus"],
                 memory_mib=settings["memory"],
+                root=root,
             )
             wishes.append(wish)
     doubled = [name for name, uses in Counter(wish.name for wish in wishes).items() if uses > 1]
@@ -123,6 +133,8 @@ def published(
 
 def _setting(text: str, word: str) -> dict[str, int]:
     key, _, value = text.partition("=")
-    if key not in _SETTINGS or not value.isascii() or not value.isdecimal():
-        raise ConfigError(f"VM '{word}': '{text}' asked; vcpus=N and memory=MIB are possible")
+    if key not in _NUMBERS or not value.isascii() or not value.isdecimal():
+        raise ConfigError(
+            f"VM '{word}': '{text}' asked; vcpus=N, memory=MIB and root=DISK are possible"
+        )
     return {key: int(value)}

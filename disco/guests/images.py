@@ -27,6 +27,8 @@ from disco.guests.recipe import Recipe
 
 #: Raise it when an image comes out differently from the same packages.
 _FORMAT = 2
+#: End of what an image's shell prints when it is ready for input (PS1 of its /init).
+PROMPT = ":~# "
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.cpio"
 _NETWORK = "network.cpio"
@@ -43,20 +45,24 @@ class Image:
         name: of the image.
         kernel: path of the ELF kernel.
         initrd: path of the initramfs, to which more archives may be appended.
-        network: path of an archive to append for a VM with a network card.
+        network: path of an archive to append for a VM with a network card; None: the image needs none.
         packages: what it was made from.
         command_line: kernel command line to boot it with.
         key: hash of all that it was made from.
+        disk: a disk for /dev/vda that VMs read and do not write; None: all is in the initramfs.
+        ready: what the console shows when somebody can type.
     """
 
     name: str
     kernel: Path
     initrd: Path
-    network: Path
+    network: Path | None = None
     packages: tuple[Package, ...]
     command_line: str
     key: str
     sha256: Mapping[str, str] = field(repr=False)
+    disk: Path | None = None
+    ready: str = PROMPT
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def load(name: str, *, cache: Cache | None = None) -> Image:
             f"image {chosen.name}: not built; 'disco image build {chosen.name}' builds it"
         )
     for path in (image.kernel, image.initrd, image.network):
-        if not path.exists() or sha256_of(path) != image.sha256[path.name]:
+        if path is not None and (not path.exists() or sha256_of(path) != image.sha256[path.name]):
             raise ImageError(
                 f"image {chosen.name}: wrong hash: {path} is not what was built;"
                 f" 'disco image remove {chosen.name}', then build it again"

@@ -82,6 +82,10 @@ class BareMachine:
             vcpu_count=self.machine.cpus,
             clock_hz=self.machine.clock_hz,
         )
+        if image is not None and image.disk is not None:
+            raise ConfigError(
+                f"bare machine: image {image.name} is on a disk, and a bare machine has none"
+            )
         seed = self.machine.seed
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files

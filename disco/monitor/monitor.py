@@ -52,7 +52,7 @@ from disco.monitor.vm import NetworkPlace, Status, VirtualMachine, VmConfig
 from disco.network.frame import Frame
 from disco.network.nat import Nat
 from disco.network.subnet import Subnet
-from disco.storage.choice import DiskChoice
+from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import Disk
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Monitor:
         files: Mapping[str, bytes] | None = None,
         memory_mib: int = 128,
         vcpus: int = 1,
+        root: Path | DiskChoice | None = None,
         disks: Sequence[Path | DiskChoice | Disk] = (),
         entropy: bool = False,
         virtio_console: bool = False,
@@ -171,8 +172,10 @@ class Monitor:
             image, kernel, initrd, append, command, files: what it boots, see `Source`.
             memory_mib: physical memory in MiB.
             vcpus: virtual CPUs, 1 to 16; the machine may have fewer CPUs.
+            root: the disk of a root, such as a Disco disk on the image's, in the place of a
+                copy-on-write disk that is lost with the VM.
             disks: paths, each opened as `DiskChoice` opens it if no mode is said; choices; or open
-                disks; /dev/vda is the first.
+                disks; /dev/vda is the first, or the one behind the image's own.
             entropy: give it a virtio entropy device, seeded by the machine's seed.
             network: put it on the subnet: a virtio network card, an address by DHCP, its name in DNS.
             nat: give it a way out to the host's network, and so put it on the subnet. Then no run is like
@@ -187,6 +190,7 @@ class Monitor:
         if any(vm.name == name for vm in self.vms) or not name:
             raise ConfigError(f"VM '{name}': a name that no other VM has is possible")
         has_network = network or nat is not None
+        disks = [*_root(name, image, root), *disks]
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
@@ -532,6 +536,21 @@ def _build(machine: Machine) -> Engine:
         )
     except ValueError as error:
         raise ConfigError(f"machine: {error}") from error
+
+
+def _root(
+    vm: str, image: Image | None, wish: Path | DiskChoice | None
+) -> list[Path | DiskChoice | Disk]:
+    """The disk that an image's root is on, if it is on one.
+
+    Raises:
+        ConfigError: a disk is asked for, and the image has no use for it.
+    """
+    if image is None or image.disk is None:
+        if wish is not None:
+            raise ConfigError(f"VM '{vm}': a disk for its root asked, but its image is in memory")
+        return []
+    return [DiskChoice(image.disk, Mode.COW) if wish is None else wish]
 
 
 def _open(disk: Path | DiskChoice | Disk, opened: ExitStack) -> Disk:

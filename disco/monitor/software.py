@@ -95,7 +95,7 @@ class Source:
             parts: Parts = (contents.read(path) if path else b"",)
             if self.network and self.image is not None and self._has_our_init:
                 path = self.image.network
-                parts += (contents.read(path),)
+                parts += () if path is None else (contents.read(path),)
         except OSError as error:
             raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
         if self.command is not None:

@@ -1,0 +1,74 @@
+#!/bin/sh
+# The first program of a VM with a Debian root: finds the disk, delivers what the monitor has to say, and hands
+# over to Debian's init. Words on the kernel command line that it takes:
+#   disco.nonce=WORD       mark the exit status of the command as "disco[WORD]: exit status N"
+#   disco.hostname=NAME
+# A command is run once the system is up, in the place of the console's login; then the VM powers off. All of
+# that lives in /run, so the root itself is as Debian makes it.
+echo 'disco: userland reached'
+
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+
+nonce='' name=''
+read -r words < /proc/cmdline
+for word in $words; do
+    case $word in
+        disco.nonce=*) nonce=${word#*=} ;;
+        disco.hostname=*) name=${word#*=} ;;
+    esac
+done
+
+# A VM's clock starts in 1970; a root's, when its packages were made.
+read -r epoch < /disco/epoch
+[ "$(date +%s)" -ge "$epoch" ] || date -s "@$epoch" > /dev/null
+
+modprobe -a virtio_mmio virtio_blk ext4 crc32c_generic
+if ! mount -t ext4 -o noatime /dev/vda /mnt || [ ! -e /mnt/sbin/init ]; then
+    echo 'disco: /dev/vda is not a root with an init'
+    poweroff -f
+fi
+
+# What udev would do, if a device could come later: drivers for all other devices, out of the root's modules.
+for device in /sys/bus/virtio/devices/*; do
+    [ -e "$device/modalias" ] && [ ! -e "$device/driver" ] || continue
+    read -r alias < "$device/modalias"
+    chroot /mnt /sbin/modprobe -q "$alias" || true
+done
+ln -s /proc/self/fd /dev/fd
+for number in 0:stdin 1:stdout 2:stderr; do
+    ln -s "/proc/self/fd/${number%:*}" "/dev/${number#*:}"
+done
+
+if [ -n "$name" ] && [ "$(cat /mnt/etc/hostname)" != "$name" ]; then
+    echo "$name" > /mnt/etc/hostname
+    sed -i "s/^127\.0\.1\.1.*/127.0.1.1\t$name/" /mnt/etc/hosts
+fi
+
+mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /mnt/run
+if [ -e /disco/command ]; then
+    mkdir /mnt/run/disco
+    cp /disco/command /mnt/run/disco/command
+    cat > /mnt/run/disco/start << END
+#!/bin/sh
+# Runs the command on the console and powers off; root's environment, as after a login.
+export HOME=/root USER=root LOGNAME=root SHELL=/bin/bash TERM=vt100 LANG=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+cd
+setsid --ctty --wait sh /run/disco/command < /dev/ttyS0 > /dev/ttyS0 2>&1
+status=\$?
+sync
+echo "disco[$nonce]: exit status \$status" > /dev/ttyS0
+echo u > /proc/sysrq-trigger
+poweroff -f
+END
+    # The console's login is left out; the line is Debian's with another program.
+    sed 's|^\(T0:[0-9]*\):respawn:.*|\1:once:/bin/sh /run/disco/start|' /mnt/etc/inittab > /mnt/run/disco/inittab
+    mount --bind /mnt/run/disco/inittab /mnt/etc/inittab
+fi
+
+umount /proc /sys
+mount --move /dev /mnt/dev
+exec switch_root /mnt /sbin/init
