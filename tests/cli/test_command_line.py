@@ -219,7 +219,10 @@ def test_options_that_cannot_be_are_refused_in_one_line(disco, kernel, words, sa
     [
         (("windows",), "image 'windows': unknown; known are debian-busybox"),
         (("web=default", "web=debian-mipsel"), "VM 'web': asked twice"),
-        (("=default",), "VM '=default': [NAME=]IMAGE[,vcpus=N][,memory=MIB][,root=DISK] is possible"),
+        (
+            ("=default",),
+            "VM '=default': [NAME=]IMAGE[,vcpus=N][,memory=MIB][,root=DISK] is possible",
+        ),
         (("two words=default",), "a name is letters, digits and hyphens"),
         (("web=",), "VM 'web=': [NAME=]IMAGE"),
         (("default,cpus=2",), "'cpus=2' asked; vcpus=N, memory=MIB and root=DISK are possible"),

@@ -111,6 +111,8 @@ def test_a_package_without_its_compression_is_the_same_package(
     packed.write_bytes(deb(FILES, compression=compression))
     plain.write_bytes(content := read_plain(packed))
     assert read_files(plain, lambda name: True) == FILES
-    assert content[: content.index(b"data.tar")] == packed.read_bytes()[: content.index(b"data.tar")]
+    assert (
+        content[: content.index(b"data.tar")] == packed.read_bytes()[: content.index(b"data.tar")]
+    )
     assert b"./usr/share/doc/x" in content[files_offset(content) :]
     assert read_plain(plain) == content
