@@ -29,7 +29,7 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
-pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Ran, Trapping};
+pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Offered, Ran, Trapping};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations, KnownPages};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
@@ -397,7 +397,13 @@ impl Cpu {
         // Out of `self`, so that a page can be executed while the rest of the CPU changes.
         let mut code = std::mem::take(&mut self.code);
         let mut accelerator = self.accelerator.take();
+        if accelerator.as_mut().is_some_and(|accelerator| accelerator.begin()) {
+            self.forget_entry_points();
+        }
         let stop = self.run_with(&mut code, accelerator.as_deref_mut(), handler, until);
+        if let Some(accelerator) = &mut accelerator {
+            accelerator.end();
+        }
         self.code = code;
         self.accelerator = accelerator;
         self.regs.gpr[usize::from(SINK)] = 0;
@@ -594,7 +600,7 @@ impl Cpu {
                 Leave::Jump if self.now < until => {}
                 Leave::Hot => {
                     if let Some(accelerator) = accelerator.as_deref_mut() {
-                        self.offer(accelerator, code.page_mut(slot));
+                        is_aside = !self.offer(accelerator, code.page_mut(slot));
                     }
                 }
                 Leave::Jump | Leave::Boundary => return None,

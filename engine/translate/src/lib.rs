@@ -6,9 +6,11 @@
 //! exceptions, privileged instructions and devices exist once, in crate `machine`.
 //!
 //! ```text
-//! translator.rs  the translations of a CPU: what there is, how it is found, when it lapses
+//! translator.rs  the translator of a CPU: what it knows of the machine's translations
+//! store.rs       the translations of a machine: how they are found, shared and dropped
+//! page.rs        those of a page
+//! extents.rs     which parts of the code buffer are free
 //! region.rs      which instructions are translated together, and in which host registers they work
-//! room.rs        how much memory the translators of a machine take
 //! flow.rs        which registers hold what at the borders of blocks
 //! groups.rs      which accesses share a translation
 //! uses.rs        which registers an instruction reads and writes
@@ -23,8 +25,8 @@
 //! ```
 //!
 //! # What a translation depends on
-//! The machine page with its code state, and whether 64-bit operations are reserved. Not on the virtual
-//! address, the ASID or the mode: one translation serves every mapping, and survives TLB flushes and
+//! What the page holds, and whether 64-bit operations are reserved. Not on the CPU, the machine page, the
+//! virtual address, the ASID or the mode: one translation serves them all, and survives TLB flushes and
 //! switches. Only within a page do translations jump to each other directly. From page to page execution
 //! goes through the CPU's fetch cache, whose entries vanish with the TLB entries behind them.
 //!
@@ -39,13 +41,17 @@
 #![deny(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
+mod extents;
+#[cfg(target_arch = "x86_64")]
 mod flow;
 #[cfg(target_arch = "x86_64")]
 mod groups;
 #[cfg(target_arch = "x86_64")]
+mod page;
+#[cfg(target_arch = "x86_64")]
 mod region;
 #[cfg(target_arch = "x86_64")]
-mod room;
+mod store;
 #[cfg(target_arch = "x86_64")]
 mod translator;
 #[cfg(target_arch = "x86_64")]
@@ -54,9 +60,9 @@ mod uses;
 mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
-use room::Room;
+pub use store::{Counters, Store};
 #[cfg(target_arch = "x86_64")]
-pub use translator::{Counters, Options, Translator};
+pub use translator::{Options, Translator};
 
 use machine::Accelerator;
 
@@ -77,18 +83,16 @@ impl std::fmt::Display for BufferError {
 
 impl std::error::Error for BufferError {}
 
-/// A translator for each of `cpus` CPUs, if there is one for this host. They share a bounded amount of the
-/// host's memory.
+/// A translator for each of `cpus` CPUs, if there is one for this host. They share their translations, which
+/// take a bounded amount of the host's memory.
 ///
 /// # Errors
 /// [`BufferError`] when the host gives no memory for code.
 #[cfg(target_arch = "x86_64")]
 pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
-    let room = Room::shared_by(cpus);
-    let one = |_| -> Result<Option<Box<dyn Accelerator>>, BufferError> {
-        Ok(Some(Box::new(Translator::sharing(Options::for_each_of(cpus), room.clone())?)))
-    };
-    (0..cpus).map(one).collect()
+    let store = Store::new(Options::for_each_of(cpus))?;
+    let one = |_| -> Option<Box<dyn Accelerator>> { Some(Box::new(Translator::sharing(&store))) };
+    Ok((0..cpus).map(one).collect())
 }
 
 /// A translator for each of `cpus` CPUs, if there is one for this host.

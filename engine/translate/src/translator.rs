@@ -1,50 +1,42 @@
-//! The translations of a CPU: what there is, how it is found, and when it lapses.
+//! The translator of a CPU: what it knows of the machine's translations, and when it asks for more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, PAGE_INSNS, Ran};
-use machine::{Cpu, PAGE_BYTES};
+use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, Offered, Ran};
+use machine::{Cpu, MachineMemory, PAGE_BYTES};
 use rustc_hash::FxBuildHasher;
 
 use crate::BufferError;
-use crate::flow::Flow;
-use crate::region::{Pins, Source};
-use crate::room::{self, Room};
-use crate::uses::Registers;
-use crate::x86_64::buffer::CodeBuffer;
-use crate::x86_64::codegen::{self, Plan};
-use crate::x86_64::emitter::Emitter;
-use crate::x86_64::enter::{self, EntryPoint, Thunks};
-use crate::x86_64::integer;
+use crate::store::{Content, Made, Request, Running, Store};
+use crate::x86_64::enter;
 
-/// What a translator may use, and when it acts.
+/// What translators may use, and when they act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes of code kept.
+    /// Bytes that a store takes: code, and what there is to know of it.
     pub buffer_bytes: usize,
     /// A run that began this often is translated.
     pub heat_min: u8,
     /// When execution crossed this often between regions of a page, they are merged; the next time takes
     /// four times as many.
     pub crossings_min: u32,
-    /// Pages that the CPU keeps decoded.
+    /// Pages that each CPU keeps decoded.
     pub decoded_pages_max: usize,
 }
 
-/// Decoded pages of each of few CPUs: the text that a kernel and some programs use by turns. With a third of
-/// them, forking and executing small programs took half as long again.
-const DECODED_PAGES_FEW_CPUS: usize = 384;
-/// Decoded pages of each of many CPUs.
-const DECODED_PAGES_MANY_CPUS: usize = 128;
+/// Of a machine: the translations of Debian's two kernels and the programs of their boots.
+const STORE_BYTES: usize = 24 << 20;
+const FEW_CPUS: usize = 4;
+/// Decoded pages of each of few CPUs, and of each of many: what is hot is translated, and needs none.
+const DECODED_PAGES_FEW_CPUS: usize = 256;
+const DECODED_PAGES_MANY_CPUS: usize = 96;
 
 impl Options {
     /// For each of `cpus` CPUs.
     pub fn for_each_of(cpus: usize) -> Options {
-        let is_few = cpus <= room::FEW_CPUS;
-        let decoded_pages_max = if is_few { DECODED_PAGES_FEW_CPUS } else { DECODED_PAGES_MANY_CPUS };
+        let decoded_pages_max = if cpus <= FEW_CPUS { DECODED_PAGES_FEW_CPUS } else { DECODED_PAGES_MANY_CPUS };
         Options { decoded_pages_max, ..Options::default() }
     }
 }
@@ -53,7 +45,7 @@ impl Default for Options {
     fn default() -> Options {
         // Making code of a region takes as long as some ten thousand crossings.
         Options {
-            buffer_bytes: 32 << 20,
+            buffer_bytes: STORE_BYTES,
             heat_min: 16,
             crossings_min: 30_000,
             decoded_pages_max: DECODED_PAGES_FEW_CPUS,
@@ -61,306 +53,167 @@ impl Default for Options {
     }
 }
 
-/// More than the code of any region takes.
-const REGION_BYTES_MAX: usize = 256 << 10;
-/// What a page with translations takes beside their code: its table, and where its blocks are.
-const PAGE_BYTES_TAKEN: usize = 5 << 10;
-
-/// What a translator did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Regions translated.
-    pub regions: u64,
-    /// Guest instructions in them.
-    pub instructions: u64,
-    /// Regions that took in others.
-    pub merged: u64,
-    /// Bytes of host code made.
-    pub bytes: u64,
-    /// Times that all code was dropped because there was no room.
-    pub flushes: u64,
-    /// Host time spent.
-    pub time: Duration,
-}
-
-/// A translated block of a page.
+/// What a CPU knows of a machine page in a code state.
 #[derive(Debug)]
-struct Block {
-    /// Where its code is, which expects registers in their pins.
-    address: usize,
-    pins: Arc<Pins>,
-    /// What must be in them.
-    live: Registers,
-}
-
-/// What translated code knows of a page. It writes here too, hence the atomics.
-#[derive(Debug)]
-#[repr(C)]
-struct Table {
-    /// The host code for each instruction.
-    entry_points: [AtomicU32; PAGE_INSNS],
-    /// How often execution may yet cross from region to region in the page before they are merged.
-    crossings_left: AtomicI32,
-    /// They are to be merged.
-    is_torn: AtomicU32,
-}
-
-// The emitted code has the same idea of it.
-const _: () = assert!(std::mem::offset_of!(Table, crossings_left) == codegen::CROSSINGS_OFFSET);
-const _: () = assert!(std::mem::offset_of!(Table, is_torn) == codegen::TORN_OFFSET);
-
-impl Table {
-    /// Without translations.
-    fn new(absent: EntryPoint, crossings_min: u32) -> Box<Table> {
-        Box::new(Table {
-            entry_points: std::array::from_fn(|_| AtomicU32::new(absent)),
-            crossings_left: AtomicI32::new(crossings(crossings_min, 0)),
-            is_torn: AtomicU32::new(0),
-        })
-    }
-
-    fn clear(&self, absent: EntryPoint, crossings_min: u32) {
-        self.entry_points.iter().for_each(|entry| entry.store(absent, Relaxed));
-        self.crossings_left.store(crossings(crossings_min, 0), Relaxed);
-        self.is_torn.store(0, Relaxed);
-    }
-
-    /// Its address, which is what the fetch cache holds.
-    fn address(&self) -> u64 {
-        std::ptr::from_ref(self).expose_provenance() as u64
-    }
-
-    fn entry_point(&self, index: usize) -> EntryPoint {
-        self.entry_points[index].load(Relaxed)
-    }
-
-    fn set_entry_point(&self, index: usize, entry: EntryPoint) {
-        self.entry_points[index].store(entry, Relaxed);
-    }
-}
-
-/// How many crossings it takes when there were `merged_count` mergers.
-fn crossings(crossings_min: u32, merged_count: u32) -> i32 {
-    const DOUBLINGS_MAX: u32 = 30;
-    let crossings = u64::from(crossings_min) << (2 * merged_count).min(DOUBLINGS_MAX);
-    crossings.min(i32::MAX as u64) as i32
-}
-
-/// A page's translations.
-#[derive(Debug)]
-struct Page {
-    /// The code state of the machine page that they were made from.
+struct Known {
     state: u32,
-    table: Box<Table>,
-    /// By the index of the first instruction.
-    blocks: HashMap<usize, Block, FxBuildHasher>,
-    /// How often its regions were merged.
-    merged_count: u32,
+    /// How often it came there without translations.
+    visits: u8,
+    content: Option<Content>,
+    /// The table of its translations, or the store's `nothing`: as it was in that generation, when so many pages
+    /// had some.
+    table: u64,
+    generation: u64,
+    page_count: u64,
 }
 
-impl Page {
-    /// Whether the next region takes in the blocks of others. Each time that takes more crossings.
-    fn begin_merging(&mut self, crossings_min: u32) -> bool {
-        let is_torn = self.table.is_torn.swap(0, Relaxed) != 0;
-        if is_torn {
-            self.merged_count += 1;
-            self.table.crossings_left.store(crossings(crossings_min, self.merged_count), Relaxed);
-        }
-        is_torn
-    }
-}
+/// A page is worth the hash of its content when execution has come to it this often.
+const VISITS_MIN: u8 = 4;
+/// Pages that a CPU knows of; beyond that it begins anew, which costs a hash each.
+const KNOWN_MAX: usize = 1792;
 
-/// The translator of a CPU, with its translations.
+/// The translator of a CPU.
 #[derive(Debug)]
 pub struct Translator {
-    options: Options,
-    room: Room,
-    buffer: CodeBuffer,
-    thunks: Thunks,
-    /// Bytes of the thunks, at the beginning of the buffer.
-    thunk_bytes: usize,
-    pages: HashMap<CodeKey, Page, FxBuildHasher>,
-    /// The entry points of pages without translations.
-    nothing: Box<Table>,
-    counters: Counters,
+    store: Arc<Store>,
+    running: Arc<Running>,
+    /// The generation in which the CPU last began to run.
+    generation: u64,
+    known: HashMap<CodeKey, Known, FxBuildHasher>,
+    /// Spent in translating.
+    time: Duration,
 }
 
 impl Translator {
-    /// A translator without translations.
+    /// A translator that shares with nobody.
     ///
     /// # Errors
     /// [`BufferError`] when the host refuses.
     pub fn new(options: Options) -> Result<Translator, BufferError> {
-        Translator::sharing(options, Room::of(options.buffer_bytes))
+        Ok(Translator::sharing(&Store::new(options)?))
     }
 
-    /// One that shares memory with those of other CPUs.
-    pub(crate) fn sharing(options: Options, room: Room) -> Result<Translator, BufferError> {
-        let mut buffer = CodeBuffer::new(options.buffer_bytes.min(room.bytes_max()))?;
-        let mut emitter = Emitter::new(buffer.next_address());
-        let thunks = Thunks::emit(&mut emitter);
-        buffer.append(&emitter.finish()).expect("the thunks fit in any buffer");
-        let nothing = Table::new(thunks.absent(), options.crossings_min);
-        let thunk_bytes = buffer.used();
-        Ok(Translator {
-            options,
-            room,
-            buffer,
-            thunks,
-            thunk_bytes,
-            pages: HashMap::default(),
-            nothing,
-            counters: Counters::default(),
-        })
-    }
-
-    /// What it did.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// The page's translations, empty if what there was is outdated.
-    fn page(&mut self, key: CodeKey, state: u32) -> &mut Page {
-        let (absent, crossings_min) = (self.thunks.absent(), self.options.crossings_min);
-        let fresh = || Page {
-            state,
-            table: Table::new(absent, crossings_min),
-            blocks: HashMap::default(),
-            merged_count: 0,
-        };
-        let page = self.pages.entry(key).or_insert_with(fresh);
-        if page.state != state {
-            page.state = state;
-            page.table.clear(absent, crossings_min);
-            page.blocks.clear();
-            page.merged_count = 0;
+    /// One that shares translations with all others of the store.
+    pub fn sharing(store: &Arc<Store>) -> Translator {
+        Translator {
+            store: Arc::clone(store),
+            running: store.admit(),
+            generation: store.generation(),
+            known: HashMap::default(),
+            time: Duration::ZERO,
         }
-        page
     }
 
-    /// Bytes of the host's memory in use.
-    fn taken(&self) -> usize {
-        self.buffer.used() + self.pages.len() * PAGE_BYTES_TAKEN
-    }
-
-    /// Drops all translations.
-    fn flush(&mut self, cpu: &mut Cpu) {
-        cpu.forget_entry_points();
-        self.pages.clear();
-        self.buffer.truncate(self.thunk_bytes);
-        self.counters.flushes += 1;
-        self.room.set_taken(self.taken());
-    }
-
-    fn translate_region(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
-        let (key, state) = (page.key(), page.state());
-        let head = (pc % PAGE_BYTES / 4) as usize;
-        let needed = REGION_BYTES_MAX + PAGE_BYTES_TAKEN;
-        if self.buffer.room() < REGION_BYTES_MAX || !self.room.has(needed) && self.taken() > self.thunk_bytes {
-            self.flush(cpu);
+    /// What is known of a page.
+    fn known(&mut self, page: &CodePage) -> &mut Known {
+        let state = page.state();
+        let table = self.store.nothing();
+        let unknown = || Known { state, visits: 0, content: None, table, generation: 0, page_count: 0 };
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
         }
-        let base = self.buffer.next_address();
-        let crossings_min = self.options.crossings_min;
-        let is_merging = self.page(key, state).begin_merging(crossings_min);
-        if let Some(block) = self.page(key, state).blocks.get(&head).filter(|_| !is_merging) {
-            let code = codegen::generate_entry(&block.pins, block.live, block.address, base);
-            let address = self.keep(&code);
-            let entry = self.thunks.entry_point_of(address);
-            let page = self.page(key, state);
-            page.table.set_entry_point(head, entry);
-            cpu.set_entry_points(pc, state, page.table.address());
-            return true;
+        let known = self.known.entry(page.key()).or_insert_with(unknown);
+        if known.state != state {
+            *known = unknown();
         }
+        known
+    }
+
+    fn translate_run(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered {
         let memory = Arc::clone(cpu.memory());
-        let reached: Vec<bool> = (0..PAGE_INSNS).map(|index| page.is_decoded(index)).collect();
-        let mut decoded = [None; PAGE_INSNS];
-        let mut insn_at = |index: usize| *decoded[index].get_or_insert_with(|| page.decode_one(&memory, index));
-        let float_model = cpu.float_model();
-        let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
-        if !is_translated(insn_at(head)) {
-            return false;
+        let store = Arc::clone(&self.store);
+        let content = *self.known(page).content.get_or_insert_with(|| Content::of(page, &memory));
+        let Some(mut kept) = store.try_keep() else { return Offered::NotNow };
+        let mut request = Request { content, page, memory: &memory, pc, float_model: cpu.float_model() };
+        /// Room is made for what is not in use, then for all.
+        const ATTEMPTS: usize = 3;
+        for _ in 0..ATTEMPTS {
+            match kept.translate(&store, &mut request) {
+                Made::Yes(table) => {
+                    cpu.set_entry_points(pc, request.page.state(), table);
+                    return Offered::Translated;
+                }
+                Made::Never => return Offered::Never,
+                Made::NoRoom => {
+                    if !kept.make_room(&store) {
+                        return Offered::NotNow;
+                    }
+                    // We are not in translated code, and know no table from now on.
+                    self.generation = store.begin(&self.running);
+                    cpu.forget_entry_points();
+                }
+            }
         }
-        let absent = self.thunks.absent();
-        let Page { blocks, table, .. } = self.page(key, state);
-        let region = Source {
-            page_address: pc & !(PAGE_BYTES - 1),
-            insn_at: &mut insn_at,
-            is_translated: &is_translated,
-            is_reached: &|index| reached[index],
-            is_known: &|index| !is_merging && blocks.contains_key(&index),
-            is_entry: &|index| table.entry_point(index) != absent,
-        }
-        .discover(head);
-        if region.blocks[&head].count == 0 {
-            return false;
-        }
-        let pins = Arc::new(Pins::choose(&region, &mut insn_at));
-        let flow = Flow::of(&region, &mut insn_at);
-        let entry_points = self.page(key, state).table.address();
-        let plan = Plan { region: &region, pins: &pins, flow: &flow, entry_points, float_model };
-        let made = codegen::generate(plan, &mut insn_at, &self.thunks, base);
-        let address = self.keep(&made.code);
-        let first = self.thunks.entry_point_of(address);
-        let page = self.page(key, state);
-        for (index, offset) in made.blocks {
-            let live = flow.border(index).live;
-            page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
-        }
-        for (index, offset) in made.entries {
-            page.table.set_entry_point(index, first + offset as EntryPoint);
-        }
-        cpu.set_entry_points(pc, state, entry_points);
-        self.counters.regions += 1;
-        self.counters.merged += u64::from(is_merging);
-        self.counters.instructions += region.blocks.values().map(|block| block.count as u64).sum::<u64>();
-        true
+        Offered::Never
     }
+}
 
-    /// Puts code into the buffer and returns where it is.
-    fn keep(&mut self, code: &[u8]) -> usize {
-        self.counters.bytes += code.len() as u64;
-        self.buffer.append(code).expect("there is room for the largest region")
+impl Drop for Translator {
+    fn drop(&mut self) {
+        self.running.end();
     }
 }
 
 impl Accelerator for Translator {
     fn heat_min(&self) -> u8 {
-        self.options.heat_min
+        self.store.options.heat_min
     }
 
     fn decoded_pages_max(&self) -> usize {
-        self.options.decoded_pages_max
+        self.store.options.decoded_pages_max
+    }
+
+    fn begin(&mut self) -> bool {
+        let generation = self.store.begin(&self.running);
+        std::mem::replace(&mut self.generation, generation) != generation
+    }
+
+    fn end(&mut self) {
+        self.running.end();
     }
 
     fn no_entry_points(&self) -> u64 {
-        self.nothing.address()
+        self.store.nothing()
     }
 
-    fn entry_points(&mut self, key: CodeKey, state: u32) -> u64 {
-        match self.pages.get(&key) {
-            Some(page) if page.state == state => page.table.address(),
-            _ => self.no_entry_points(),
+    fn entry_points(&mut self, memory: &MachineMemory, page: &CodePage) -> u64 {
+        let (generation, page_count) = (self.store.generation(), self.store.page_count());
+        let nothing = self.store.nothing();
+        let known = self.known(page);
+        let is_current =
+            known.generation == generation && (known.table != nothing || known.page_count == page_count);
+        if is_current && known.content.is_some() {
+            return known.table;
         }
+        known.visits = known.visits.saturating_add(1);
+        if known.content.is_none() && known.visits < VISITS_MIN {
+            return nothing;
+        }
+        let is_first = known.content.is_none();
+        let content = *known.content.get_or_insert_with(|| Content::of(page, memory));
+        let Some(table) = self.store.table(&content, is_first) else { return nothing };
+        let known = self.known(page);
+        (known.table, known.generation, known.page_count) = (table, generation, page_count);
+        table
     }
 
-    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool {
+    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered {
         let start = Instant::now();
-        let is_translated = self.translate_region(cpu, page, pc);
-        self.room.set_taken(self.taken());
-        self.counters.time += start.elapsed();
-        is_translated
+        let offered = self.translate_run(cpu, page, pc);
+        self.time += start.elapsed();
+        offered
     }
 
     fn run(&mut self, cpu: &mut Cpu, handler: &mut Handler<'_, '_>, entry_points: u64, budget: i64) -> (Ran, i64) {
         let index = (cpu.regs.pc % PAGE_BYTES / 4) as usize;
         let entry = enter::entry_point(entry_points, index);
-        if entry == self.thunks.absent() {
+        if entry == self.store.thunks.absent() {
             return (Ran::Nothing, budget);
         }
-        self.thunks.run(cpu, handler, entry, budget)
+        self.store.thunks.run(cpu, handler, entry, budget)
     }
 
     fn translation_time(&self) -> Duration {
-        self.counters.time
+        self.time
     }
 }

@@ -11,12 +11,15 @@
 //! what is privileged, changes the address space and the mode under the program's feet, and charges time.
 //! What each handler saw is compared too.
 //!
+//! A second test runs each program on several host threads at once, with one store of translations.
+//!
 //! `DIFFERENTIAL_SECONDS` says how long (20 by default), `DIFFERENTIAL_SEED` where to begin; a failure
 //! prints the seed that repeats it.
 
 #![cfg(target_arch = "x86_64")]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use machine::cp0::status;
@@ -27,7 +30,7 @@ use machine::{
 };
 use mips::fpu::Fcsr;
 use mips::{Family, Fields, Insn, Op};
-use translate::{Options, Translator};
+use translate::{Options, Store, Translator};
 
 const MEMORY_BYTES: u64 = 256 << 10;
 /// Virtual pages that programs know of; the first `CODE_PAGES` hold code.
@@ -313,7 +316,7 @@ impl Side {
         registers: &[u64; 32],
         floats: &[u64; 32],
         status_bits: u32,
-        is_translated: bool,
+        store: Option<&Arc<Store>>,
         handler: Option<TestHandler>,
     ) -> Side {
         let memory = Arc::new(MachineMemory::new(1, MEMORY_BYTES).unwrap());
@@ -326,9 +329,8 @@ impl Side {
         cpu.regs.gpr[..32].copy_from_slice(registers);
         cpu.regs.fpr = *floats;
         cpu.regs.pc = BASE;
-        if is_translated {
-            let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4, ..Options::default() };
-            cpu.set_accelerator(Some(Box::new(Translator::new(options).unwrap())));
+        if let Some(store) = store {
+            cpu.set_accelerator(Some(Box::new(Translator::sharing(store))));
         }
         Side { cpu, memory, handler }
     }
@@ -473,9 +475,15 @@ struct Difference {
     text: String,
 }
 
-/// Runs one program; returns how many instructions it executed. `cut` makes the span that begins at a
-/// time that long, and the last one.
-fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
+/// A store that translates early and is full often.
+fn small_store() -> Arc<Store> {
+    let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4, ..Options::default() };
+    Store::new(options).unwrap()
+}
+
+/// Runs one program, whose translations are in `store`; returns how many instructions it executed. `cut` makes
+/// the span that begins at a time that long, and the last one.
+fn run_program(seed: u64, store: &Arc<Store>, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
     let mut random = Random(seed);
     let float_in = [1, 4, 20][random.below(3) as usize];
     let rare_in = [60, 6][random.below(2) as usize];
@@ -505,9 +513,8 @@ fn run_program(seed: u64, cut: Option<(Cycles, u64)>) -> Result<u64, Difference>
         emulated: Vec::new(),
         refills: 0,
     });
-    let mut sides = [false, true].map(|is_translated| {
-        Side::new(&program, &registers, &floats, mode | float, is_translated, handler.clone())
-    });
+    let mut sides = [None, Some(store)]
+        .map(|store| Side::new(&program, &registers, &floats, mode | float, store, handler.clone()));
     let mut monitor = Monitor { random: Random(random.next()), pages };
     while sides[0].cpu.now.0 < PROGRAM_CYCLES {
         let mut span = match monitor.random.below(4) {
@@ -590,18 +597,22 @@ fn difference(stops: [Stop; 2], sides: &[Side; 2]) -> Option<String> {
 
 /// The difference in the shortest span that shows one.
 fn narrow(seed: u64, found: Difference) -> Difference {
-    let shorter = (1..found.span).filter_map(|span| run_program(seed, Some((found.start, span))).err());
+    let shorter =
+        (1..found.span).filter_map(|span| run_program(seed, &small_store(), Some((found.start, span))).err());
     shorter.into_iter().next().unwrap_or(found)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 #[test]
 fn random_programs_do_the_same_with_the_interpreter_and_with_the_translator() {
-    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(number("DIFFERENTIAL_SECONDS", 20));
     let first = number("DIFFERENTIAL_SEED", 1);
     let (mut seed, mut instructions) = (first, 0);
     while seed == first || Instant::now() < end {
-        match run_program(seed, None) {
+        match run_program(seed, &small_store(), None) {
             Ok(count) => instructions += count,
             Err(found) => {
                 let Difference { start, span, text } = narrow(seed, found);
@@ -611,4 +622,38 @@ fn random_programs_do_the_same_with_the_interpreter_and_with_the_translator() {
         seed += 1;
     }
     println!("{} programs, {instructions} instructions", seed - first);
+}
+
+#[test]
+fn random_programs_on_cpus_that_share_translations_do_the_same() {
+    /// More than some hosts have CPUs.
+    const THREADS: usize = 3;
+    let end = Instant::now() + Duration::from_secs(number("DIFFERENTIAL_SECONDS", 20) / 2);
+    let first = number("DIFFERENTIAL_SEED", 1);
+    let store = small_store();
+    let (barrier, is_over) = (Barrier::new(THREADS), AtomicBool::new(false));
+    // Each program runs on all threads at once: they find each other's translations, and drop them.
+    let run = || -> u64 {
+        let mut count = 0;
+        while !is_over.load(SeqCst) {
+            let result = run_program(first + count, &store, None);
+            count += 1;
+            if let Err(Difference { start, span, text }) = &result {
+                eprintln!("DIFFERENTIAL_SEED={}: in {span} cycles from {start}\n{text}", first + count - 1);
+            }
+            if result.is_err() || Instant::now() >= end {
+                is_over.store(true, SeqCst);
+            }
+            barrier.wait();
+            assert!(result.is_ok(), "the difference is above");
+        }
+        count
+    };
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let counters = store.counters();
+    assert!(counters.found > 0 && counters.dropped > 0, "{counters:?}");
+    println!("{counts:?} programs, {counters:?}");
 }

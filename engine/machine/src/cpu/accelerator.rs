@@ -24,7 +24,7 @@ use super::code::{CodePage, FetchTranslations};
 use super::data::Stored;
 use super::translation::HostTranslations;
 use super::{Cpu, Fault, Handler, Registers, Taken, Trap, TrapHandler};
-use crate::{AccessKind, Cycles, Exception, MachineAddr, Mpn, PAGE_BYTES};
+use crate::{AccessKind, Cycles, Exception, MachineAddr, MachineMemory, Mpn, PAGE_BYTES};
 
 /// A machine page as code: the page, and whether 64-bit operations are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +71,17 @@ pub struct Trapping {
     pub next_pc: u64,
 }
 
+/// What became of a run that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// The accelerator can run it.
+    Translated,
+    /// It will never want it.
+    Never,
+    /// It is to be offered again.
+    NotNow,
+}
+
 /// Something that executes guest code faster than the interpreter, with the same results.
 pub trait Accelerator: Debug + Send + Sync {
     /// Runs entered this often are offered.
@@ -80,14 +91,21 @@ pub trait Accelerator: Debug + Send + Sync {
     /// from zero again.
     fn decoded_pages_max(&self) -> usize;
 
+    /// The CPU begins to run. True: it must forget what it knows of entry points.
+    fn begin(&mut self) -> bool;
+
+    /// The CPU runs no more until it begins again.
+    fn end(&mut self);
+
     /// What the fetch cache holds of a page of which nothing is known.
     fn no_entry_points(&self) -> u64;
 
-    /// What the fetch cache holds of the page in that code state; may be `no_entry_points`.
-    fn entry_points(&mut self, key: CodeKey, state: u32) -> u64;
+    /// What the fetch cache holds of a page of `memory`, whose code state is the decoded page's; may be
+    /// `no_entry_points`.
+    fn entry_points(&mut self, memory: &MachineMemory, page: &CodePage) -> u64;
 
-    /// Considers the hot run at `pc`, which lies in `page`. False: it will never want it.
-    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> bool;
+    /// Considers the hot run at `pc`, which lies in `page`.
+    fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered;
 
     /// Goes on at `regs.pc`, whose page has `entry_points`, for at most `budget` instructions.
     /// Returns how many of them are left too. `now` and `instructions` are as [`Cpu::settle`] left them.
@@ -406,13 +424,17 @@ impl Cpu {
         is_aligned
     }
 
-    /// Offers the hot run at `regs.pc`, which lies in `page`.
-    pub(super) fn offer(&mut self, accelerator: &mut dyn Accelerator, page: &mut CodePage) {
+    /// Offers the hot run at `regs.pc`, which lies in `page`. False: the interpreter must execute it.
+    pub(super) fn offer(&mut self, accelerator: &mut dyn Accelerator, page: &mut CodePage) -> bool {
         let pc = self.regs.pc;
-        if !page.is_translated(pc) {
-            let is_translated = accelerator.translate(self, page, pc);
-            page.set_translated(pc, is_translated);
+        if page.is_translated(pc) {
+            return true;
         }
+        let offered = accelerator.translate(self, page, pc);
+        if offered != Offered::NotNow {
+            page.set_translated(pc, offered == Offered::Translated);
+        }
+        offered != Offered::NotNow
     }
 
     /// Lets the accelerator go on at `regs.pc`, which lies in `page`.
@@ -430,7 +452,7 @@ impl Cpu {
         let pc = self.regs.pc;
         let mut entry_points = self.fetches.entry_points(pc);
         if entry_points == self.no_entry_points {
-            entry_points = accelerator.entry_points(page.key(), page.state());
+            entry_points = accelerator.entry_points(&self.memory, page);
             self.set_entry_points(pc, page.state(), entry_points);
         }
         let budget = until.0.saturating_sub(self.now.0).min(i64::MAX as u64) as i64;

@@ -5,25 +5,24 @@
 //! other is in use. The host supplies pages as they are first written, and takes those of the writable view
 //! back once they are full; so code counts once in the memory of the process.
 //!
-//! The buffer only grows, and is emptied as a whole: a translation may be anybody's target, and
-//! finding out whose costs more than translating again what is still hot.
+//! Which parts of it are in use is the concern of `store.rs`.
 //!
 //! # Why `unsafe`
 //! Mapping memory and copying into it. Who runs what is in it is the concern of `enter.rs`.
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use crate::BufferError;
 
-/// A bounded buffer of host code.
+/// A piece of memory for host code.
 #[derive(Debug)]
 pub struct CodeBuffer {
     writable: NonNull<u8>,
     executable: NonNull<u8>,
     bytes: usize,
-    used: usize,
-    /// Up to here the writable view has given its pages back.
-    returned: usize,
+    /// Bytes written since the writable view gave its pages back.
+    written: usize,
 }
 
 /// Bytes written after which the writable view gives its pages back.
@@ -51,65 +50,42 @@ impl CodeBuffer {
         // SAFETY: `file` is ours and not used after this; mappings keep the file alive.
         unsafe { libc::close(file) };
         let (writable, executable) = views.ok_or_else(refused)?;
-        Ok(CodeBuffer { writable, executable, bytes, used: 0, returned: 0 })
+        Ok(CodeBuffer { writable, executable, bytes, written: 0 })
     }
 
-    /// Where the next code will run.
-    pub fn next_address(&self) -> usize {
-        self.executable.as_ptr() as usize + self.used
+    /// Where the first byte runs.
+    pub fn address(&self) -> usize {
+        self.executable.as_ptr() as usize
     }
 
-    /// Bytes in use.
-    pub fn used(&self) -> usize {
-        self.used
-    }
-
-    /// Bytes that are free.
-    pub fn room(&self) -> usize {
-        self.bytes - self.used
-    }
-
-    /// Appends code and returns the address where it runs; `None` when there is no room.
-    pub fn append(&mut self, code: &[u8]) -> Option<usize> {
-        const ALIGNMENT: usize = 16;
-        if code.len() > self.bytes - self.used {
-            return None;
-        }
-        let address = self.next_address();
+    /// Writes code from the byte `offset` on. Nobody may run what was there.
+    pub fn write(&mut self, offset: usize, code: &[u8]) {
+        assert!(offset + code.len() <= self.bytes, "{} bytes at {offset} lie in the buffer", code.len());
         // SAFETY: the range lies inside the writable view, which no reference covers; `code` is elsewhere.
-        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(self.used), code.len()) };
-        self.used = (self.used + code.len()).next_multiple_of(ALIGNMENT).min(self.bytes);
-        if self.used - self.returned >= RETURN_BYTES {
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.as_ptr().add(offset), code.len()) };
+        self.written += code.len();
+        if self.written >= RETURN_BYTES {
+            self.written = 0;
             self.return_pages();
         }
-        Some(address)
     }
 
-    /// Gives the full pages of the writable view back; their content stays in the file.
+    /// Gives the pages of the writable view back; their content stays in the file.
     fn return_pages(&mut self) {
-        let full = self.used / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
-        // SAFETY: whole pages of our own shared mapping; the executable view keeps what they hold.
-        let result = unsafe {
-            libc::madvise(
-                self.writable.as_ptr().add(self.returned).cast(),
-                full - self.returned,
-                libc::MADV_DONTNEED,
-            )
-        };
+        // SAFETY: our own shared mapping; the file keeps what it holds.
+        let result = unsafe { libc::madvise(self.writable.as_ptr().cast(), self.bytes, libc::MADV_DONTNEED) };
         assert_eq!(result, 0, "MADV_DONTNEED on our own mapping cannot fail");
-        self.returned = full;
     }
 
-    /// Forgets all code after the first `bytes` bytes, and gives its memory back to the host.
-    pub fn truncate(&mut self, bytes: usize) {
-        let kept = bytes.next_multiple_of(HOST_PAGE_BYTES).min(self.bytes);
-        // SAFETY: whole pages of our own shared mapping; by the contract of this call nobody needs what they hold.
-        // Where the host cannot do it, the memory is kept and used again.
-        unsafe {
-            libc::madvise(self.writable.as_ptr().add(kept).cast(), self.bytes - kept, libc::MADV_REMOVE);
+    /// Forgets the code in `range`, which nobody needs, and gives the memory of whole pages back to the host.
+    pub fn discard(&mut self, range: Range<usize>) {
+        let first = range.start.next_multiple_of(HOST_PAGE_BYTES);
+        let end = range.end.min(self.bytes) / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
+        if first < end {
+            // SAFETY: whole pages of our own shared mapping; by the contract of this call nobody needs what they
+            // hold. Where the host cannot do it, the memory is kept and used again.
+            unsafe { libc::madvise(self.writable.as_ptr().add(first).cast(), end - first, libc::MADV_REMOVE) };
         }
-        self.used = self.used.min(bytes);
-        self.returned = self.used / HOST_PAGE_BYTES * HOST_PAGE_BYTES;
     }
 }
 

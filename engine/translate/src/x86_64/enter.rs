@@ -19,6 +19,8 @@
 //! it is not used before the code returns, and the helpers get theirs from the same address, one
 //! after the other.
 
+use std::sync::atomic::{AtomicU32, Ordering::Acquire};
+
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK, Trapping};
 use machine::{Cpu, PAGE_BYTES, Taken};
@@ -666,6 +668,7 @@ pub type EntryPoint = u32;
 /// The entry point at `index` of a table that the fetch cache names.
 pub fn entry_point(entry_points: u64, index: usize) -> EntryPoint {
     assert!(index < machine::cpu::PAGE_INSNS, "a page has no instruction {index}");
-    // SAFETY: the fetch cache names tables of the translator only, and forgets them before they go.
-    unsafe { (entry_points as *const EntryPoint).add(index).read() }
+    // SAFETY: the fetch cache names tables of the translator only, and forgets them before they go. Whoever writes
+    // them does so atomically.
+    unsafe { (*(entry_points as *const AtomicU32).add(index)).load(Acquire) }
 }
