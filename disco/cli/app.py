@@ -226,6 +226,13 @@ def run(
             metavar="FILE",
         ),
     ] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A folder of the host, in each VM under its last name in /mnt; read-only unless rw.",
+            metavar="FOLDER[:ro|:rw]",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(help="Simulated seconds.", metavar="SECONDS"),
@@ -296,6 +303,7 @@ def run(
         nat=nat,
         publish=wishes.published(publish or (), wanted),
         capture=capture,
+        shares=tuple(share or ()),
         timeout_seconds=timeout,
         wall_timeout_seconds=wall_timeout,
         command=tuple(context.obj),

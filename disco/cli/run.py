@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from disco.network.nat import Nat, PublishedPort
 from disco.observe import services
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import Disk
+from disco.storage.folder import SharedFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Options:
     nat: bool
     publish: Mapping[str, tuple[PublishedPort, ...]]
     capture: Path | None
+    shares: tuple[str, ...]
     timeout_seconds: float | None
     wall_timeout_seconds: float | None
     command: tuple[str, ...]
@@ -95,11 +97,12 @@ def run(options: Options) -> int:
             if choice.effective_mode is Mode.SHARED
         }
         disks: list[DiskChoice | Disk] = [shared.get(choice, choice) for choice in choices]
+        folders = [opened.enter_context(closing(_share(text))) for text in options.shares]
         try:
             if options.capture is not None:
                 opened.enter_context(monitor.subnet.capture(options.capture))
             for wish in options.vms:
-                vm = _create(monitor, options, wish, made, disks)
+                vm = _create(monitor, options, wish, made, disks, folders)
                 if options.report == "services":
                     vm.record_services()
                 vm.boot()
@@ -164,6 +167,7 @@ def _create(
     wish: VmWish,
     made: Mapping[str | None, Image],
     disks: Sequence[DiskChoice | Disk],
+    shares: Sequence[SharedFolder],
 ) -> VirtualMachine:
     return monitor.create_vm(
         wish.name,
@@ -179,6 +183,7 @@ def _create(
         entropy=options.entropy,
         network=options.has_network,
         nat=options.nat_of(wish.name),
+        shares=shares,
     )
 
 
@@ -257,13 +262,28 @@ def _conclude(
         Console().print(tables(result))
 
 
+def _has_devices(options: Options) -> bool:
+    """Whether the VMs have devices that a bare machine has not."""
+    return bool(options.disks or options.entropy or options.has_network or options.shares)
+
+
+def _share(text: str) -> SharedFolder:
+    """A folder of the host as the command line says it: FOLDER[:ro|:rw]."""
+    name, colon, mode = text.rpartition(":")
+    if not colon or mode not in ("ro", "rw"):
+        name, mode = text, "ro"
+    return SharedFolder(Path(name), read_only=mode == "ro")
+
+
 def _services(
     monitor: Monitor, options: Options, made: Mapping[str | None, Image]
 ) -> dict[str, list[services.Compared]]:
     """What the services cost in each VM, beside the bare machine if the same can be done there."""
     bare: Mapping[str, tuple[ServiceCost, ...]] = {}
-    if options.is_attached or options.disks or options.entropy or options.has_network:
-        say("no bare side: a bare machine has no terminal, disks, entropy device or network")
+    if options.is_attached or _has_devices(options):
+        say(
+            "no bare side: a bare machine has no terminal, disks, entropy device, network or shares"
+        )
     else:
         bare = bare_sides(
             options.vms,

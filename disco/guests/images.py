@@ -26,12 +26,14 @@ from disco.guests.cache import Cache, Progress, sha256_of, silent
 from disco.guests.recipe import Recipe
 
 #: Raise it when an image comes out differently from the same packages.
-_FORMAT = 2
+_FORMAT = 3
 #: End of what an image's shell prints when it is ready for input (PS1 of its /init).
 PROMPT = ":~# "
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.cpio"
 _NETWORK = "network.cpio"
+_SHARE = "share.cpio"
+_FILES = (_KERNEL, _INITRD, _NETWORK, _SHARE)
 #: What a build writes beside the packages: kernel, initrd, apt's index, for a while the files of the kernel's
 #: package, with a margin.
 _ROOM_SIZE = 384 << 20
@@ -46,6 +48,7 @@ class Image:
         kernel: path of the ELF kernel.
         initrd: path of the initramfs, to which more archives may be appended.
         network: path of an archive to append for a VM with a network card; None: the image needs none.
+        share: path of one to append for a VM with shared folders; None: the image needs none.
         packages: what it was made from.
         command_line: kernel command line to boot it with.
         key: hash of all that it was made from.
@@ -57,6 +60,7 @@ class Image:
     kernel: Path
     initrd: Path
     network: Path | None = None
+    share: Path | None = None
     packages: tuple[Package, ...]
     command_line: str
     key: str
@@ -96,7 +100,7 @@ def load(name: str, *, cache: Cache | None = None) -> Image:
         raise ImageError(
             f"image {chosen.name}: not built; 'disco image build {chosen.name}' builds it"
         )
-    for path in (image.kernel, image.initrd, image.network):
+    for path in (image.kernel, image.initrd, image.network, image.share):
         if path is not None and (not path.exists() or sha256_of(path) != image.sha256[path.name]):
             raise ImageError(
                 f"image {chosen.name}: wrong hash: {path} is not what was built;"
@@ -266,13 +270,14 @@ def _make(
         raise ImageError(f"package {packages[1]}: has no bin/busybox")
     with deb.unpacked(files[0], recipe.kernel_file_wanted, folder=cache.folder) as kernel_files:
         kernel = recipe.kernel_of(kernel_files)
-        tree, network = recipe.trees(
+        tree, network, share = recipe.trees(
             chosen, busybox=programs["bin/busybox"], kernel_files=kernel_files
         )
     contents = {
         _KERNEL: kernel,
         _INITRD: initramfs.archive(tree),
         _NETWORK: initramfs.archive(network),
+        _SHARE: initramfs.archive(share),
     }
     key = _key(chosen, packages)
     before = _read_record(cache, chosen)
@@ -287,6 +292,7 @@ def _make(
             kernel=target / _KERNEL,
             initrd=target / _INITRD,
             network=target / _NETWORK,
+            share=target / _SHARE,
             packages=packages,
             command_line=chosen.command_line,
             key=key,
@@ -311,7 +317,7 @@ def _key(chosen: Recipe, packages: Sequence[Package]) -> str:
 def _recipe_key(chosen: Recipe) -> str:
     """Hash of what an image is made from beside packages; what it is called is no part of it."""
     unnamed = replace(chosen, name="", aliases=(), description="")
-    text = f"{_FORMAT}\n{unnamed!r}\n".encode() + recipe.init_script() + recipe.network_script()
+    text = f"{_FORMAT}\n{unnamed!r}\n".encode() + recipe.scripts()
     return hashlib.sha256(text).hexdigest()
 
 
@@ -349,10 +355,11 @@ def _read_record(cache: Cache, chosen: Recipe) -> Image | None:
             kernel=folder / _KERNEL,
             initrd=folder / _INITRD,
             network=folder / _NETWORK,
+            share=folder / _SHARE,
             packages=tuple(Package(**one) for one in record["packages"]),
             command_line=record["command_line"],
             key=record["key"],
-            sha256={name: record["sha256"][name] for name in (_KERNEL, _INITRD, _NETWORK)},
+            sha256={name: record["sha256"][name] for name in _FILES},
         )
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -37,7 +37,9 @@ case $modules in
     *) modprobe -a $(echo "$modules" | tr , ' ') ;;
 esac
 
-[ -x /disco/network ] && /disco/network
+for script in /disco/network /disco/share; do
+    [ -x $script ] && $script
+done
 
 cd "$HOME"
 if [ -e /disco/command ]; then

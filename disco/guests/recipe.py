@@ -36,6 +36,7 @@ class Recipe:
         userland: package with a statically linked busybox.
         modules: kernel modules to take; those they need come along.
         network: further modules, for VMs with a network card only.
+        share: further modules, for VMs with shared folders only.
         command_line: kernel command line to boot it with.
     """
 
@@ -48,6 +49,7 @@ class Recipe:
     userland: str
     modules: tuple[str, ...]
     network: tuple[str, ...]
+    share: tuple[str, ...]
     command_line: str
 
 
@@ -73,6 +75,7 @@ def _debian_12(
             "crc32c_generic",
         ),
         network=("virtio_net",),
+        share=("9pnet_virtio", "9p"),
         # Without `nokaslr` addresses would differ by boot; `panic=-1` ends a VM that has panicked.
         command_line="earlycon console=ttyS0,115200 nokaslr panic=-1 rdinit=/init",
     )
@@ -101,9 +104,19 @@ def init_script() -> bytes:
     return resources.files(__package__).joinpath("init.sh").read_bytes()
 
 
+def scripts() -> bytes:
+    """All that is in an image of our own, one behind the other."""
+    return init_script() + network_script() + share_script()
+
+
 def network_script() -> bytes:
     """What /init runs in a VM with a network card, and udhcpc calls."""
     return resources.files(__package__).joinpath("network.sh").read_bytes()
+
+
+def share_script() -> bytes:
+    """What /init runs in a VM with shared folders."""
+    return resources.files(__package__).joinpath("share.sh").read_bytes()
 
 
 def kernel_file_wanted(path: str) -> bool:
@@ -209,18 +222,26 @@ def modules(files: Mapping[str, bytes], roots: Iterable[str]) -> initramfs.Tree:
 
 def trees(
     chosen: Recipe, *, busybox: bytes, kernel_files: Mapping[str, bytes]
-) -> tuple[initramfs.Tree, initramfs.Tree]:
-    """The tree of an image, and what to lay over it for a VM with a network card.
+) -> tuple[initramfs.Tree, initramfs.Tree, initramfs.Tree]:
+    """The tree of an image, and what to lay over it for a network card and for shared folders.
 
     Unpacking costs guest instructions, so a VM without a card does not get its driver. The tables of
-    modprobe are in the first tree and name all modules, those of the second tree too.
+    modprobe are in the first tree and name all modules, those of the other trees too.
     """
     plain = modules(kernel_files, chosen.modules)
-    all_of_them = modules(kernel_files, (*chosen.modules, *chosen.network))
-    own = {path: node for path, node in all_of_them.items() if path in plain}
-    rest = {path: node for path, node in all_of_them.items() if path not in plain}
-    script = initramfs.program(network_script())
-    return {**userland(busybox), **own}, {**rest, "disco/network": script}
+    network = modules(kernel_files, (*chosen.modules, *chosen.network))
+    share = modules(kernel_files, (*chosen.modules, *chosen.share))
+    tables = modules(kernel_files, (*chosen.modules, *chosen.network, *chosen.share))
+    own = {path: node for path, node in tables.items() if path in plain}
+    return (
+        {**userland(busybox), **own},
+        {**_beyond(plain, network), "disco/network": initramfs.program(network_script())},
+        {**_beyond(plain, share), "disco/share": initramfs.program(share_script())},
+    )
+
+
+def _beyond(plain: initramfs.Tree, tree: initramfs.Tree) -> initramfs.Tree:
+    return {path: node for path, node in tree.items() if path not in plain}
 
 
 def _built_in(files: Mapping[str, bytes]) -> set[str]:

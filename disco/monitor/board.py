@@ -13,15 +13,17 @@ from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
 from disco.devices.virtio.net import VirtioNet
+from disco.devices.virtio.p9 import VirtioP9
 from disco.devices.virtio.rng import VirtioRng
 from disco.guests.platform import UART_LINE, Platform
 from disco.monitor.bus import Bus, Host
 from disco.storage.disk import Disk
+from disco.storage.folder import SharedFolder
 
 
 class Board:
-    """Console port, power registers, and a virtio slot for each disk, for entropy, for a second console and for
-    the network.
+    """Console port, power registers, and a virtio slot for each disk, for entropy, for a second console, for
+    the network and for each shared folder.
 
     Attributes:
         bus: where the devices answer.
@@ -62,9 +64,11 @@ class Board:
         entropy_seed: int | None,
         console_sink: Callable[[bytes], None] | None,
         network_card: VirtioNet | None,
+        shares: Sequence[SharedFolder],
     ) -> VirtioConsole | None:
         """A block device for each disk, then an entropy device if there is a seed for one, then a console if
-        somebody takes its output, then the network card if there is one; the console is returned."""
+        somebody takes its output, then the network card if there is one, then a
+        9p device for each shared folder; the console is returned."""
         devices: list[tuple[str, VirtioDevice]] = [
             (f"virtio-blk {index}", VirtioBlock(disk=disk, serial=f"disco-{index}"))
             for index, disk in enumerate(disks)
@@ -76,6 +80,7 @@ class Board:
             devices.append(("virtio-console", console))
         if network_card is not None:
             devices.append(("virtio-net", network_card))
+        devices += [(f"virtio-9p {folder.tag}", VirtioP9(folder=folder)) for folder in shares]
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
             transport = VirtioMmio(
                 name=name,

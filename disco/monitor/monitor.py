@@ -54,6 +54,7 @@ from disco.network.nat import Nat
 from disco.network.subnet import Subnet
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import Disk
+from disco.storage.folder import SharedFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,6 +164,7 @@ class Monitor:
         virtio_console: bool = False,
         network: bool = False,
         nat: Nat | None = None,
+        shares: Sequence[SharedFolder] = (),
         restart_on_reset: bool = False,
     ) -> VirtualMachine:
         """Makes a VM, ready to `boot`.
@@ -180,6 +182,8 @@ class Monitor:
             network: put it on the subnet: a virtio network card, an address by DHCP, its name in DNS.
             nat: give it a way out to the host's network, and so put it on the subnet. Then no run is like
                 another.
+            shares: folders of the host that it can mount by their tags; whoever opened them closes them
+                after the run.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
 
@@ -194,7 +198,7 @@ class Monitor:
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
-            virtio_count=len(disks) + entropy + virtio_console + has_network,
+            virtio_count=len(disks) + entropy + virtio_console + has_network + len(shares),
             clock_hz=self.machine.clock_hz,
         )
         source = Source(
@@ -205,6 +209,7 @@ class Monitor:
             command=command,
             files=files,
             network=has_network,
+            shares=bool(shares),
         )
         software = source.read(platform, vm=name, seed=self.machine.seed)
         with ExitStack() as opened:
@@ -217,6 +222,7 @@ class Monitor:
                 entropy=entropy,
                 virtio_console=virtio_console,
                 network=self._plug_in(name, nat, opened) if has_network else None,
+                shares=_distinct(shares, name),
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),
@@ -556,6 +562,14 @@ def _root(
 def _open(disk: Path | DiskChoice | Disk, opened: ExitStack) -> Disk:
     choice = DiskChoice(disk) if isinstance(disk, Path) else disk
     return opened.enter_context(choice.open()) if isinstance(choice, DiskChoice) else choice
+
+
+def _distinct(shares: Sequence[SharedFolder], vm: str) -> Sequence[SharedFolder]:
+    tags = [folder.tag for folder in shares]
+    twice = next((tag for tag in tags if tags.count(tag) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"VM '{vm}': two shared folders with the tag '{twice}'; one is possible")
+    return shares
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Source:
         command: one command for the image's /init: words, or a shell script; None boots to a shell.
         files: files by path without a leading slash, laid over the image's initramfs.
         network: lay over it what the image has for a network card, too.
+        shares: the same for shared folders.
     """
 
     image: Image | None = None
@@ -47,6 +48,7 @@ class Source:
     command: Sequence[str] | str | None = None
     files: Mapping[str, bytes] | None = None
     network: bool = False
+    shares: bool = False
 
     def read(self, platform: Platform, *, vm: str, seed: int) -> Software:
         """Reads the files and finds a place for each on `platform`.
@@ -89,13 +91,19 @@ class Source:
             raise ConfigError(f"VM '{vm}': nothing to boot; an image or a kernel is possible")
         return self.image.kernel
 
+    def _extras(self) -> list[Path]:
+        """Archives to lay over the image for what this VM has."""
+        if self.image is None or not self._has_our_init:
+            return []
+        wanted = ((self.image.network, self.network), (self.image.share, self.shares))
+        return [path for path, is_wanted in wanted if is_wanted and path is not None]
+
     def _initrd(self) -> Parts:
         path = self.initrd or (self.image.initrd if self.image else None)
         try:
             parts: Parts = (contents.read(path) if path else b"",)
-            if self.network and self.image is not None and self._has_our_init:
-                path = self.image.network
-                parts += () if path is None else (contents.read(path),)
+            for path in self._extras():
+                parts += (contents.read(path),)
         except OSError as error:
             raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
         if self.command is not None:

@@ -31,6 +31,7 @@ from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Software
 from disco.network.subnet import Member
 from disco.storage.disk import Disk
+from disco.storage.folder import SharedFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,7 @@ class VmConfig:
         entropy: whether it has an entropy device.
         virtio_console: whether it has a virtio console beside the console port.
         network: its place on the subnet, and the card that is plugged in there; None: not on it.
+        shares: folders of the host that it can mount.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
         seed: of all that is random in this VM.
         resources: closed when the VM ends.
@@ -103,6 +105,7 @@ class VmConfig:
     entropy: bool
     virtio_console: bool
     network: NetworkPlace | None
+    shares: Sequence[SharedFolder]
     restart_on_reset: bool
     seed: int
     resources: ExitStack
@@ -148,6 +151,7 @@ class VirtualMachine:
             entropy_seed=config.seed if config.entropy else None,
             console_sink=self.hvc.write if config.virtio_console else None,
             network_card=config.network.card if config.network else None,
+            shares=config.shares,
         )
 
     def __repr__(self) -> str:

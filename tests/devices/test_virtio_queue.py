@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,13 @@ from virtio_driver import INDIRECT, INDIRECT_DESC, NEXT, RAM_BYTES, WRITE, Drive
 from disco.devices.virtio.block import VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.net import VirtioNet
+from disco.devices.virtio.p9 import VirtioP9
 from disco.devices.virtio.queue import split
 from disco.devices.virtio.rng import VirtioRng
 from disco.errors import DeviceError
 from disco.network.frame import Frame
 from disco.storage.disk import MemoryDisk
+from disco.storage.folder import SharedFolder
 
 SIZE = 8
 BUFFER = 0x10000
@@ -198,10 +201,12 @@ def test_split_cuts_ranges_like_a_string(lengths, at):
 
 # Fuzz: whatever lies in the rings and is written to the registers, only DeviceError escapes.
 
+FOLDER = SharedFolder(Path(__file__).parent)
 DEVICES = {
     "block": lambda: VirtioBlock(disk=MemoryDisk(bytes(64 * 512))),
     "console": lambda: VirtioConsole(sink=lambda _: None),
     "rng": lambda: VirtioRng(seed=1),
+    "9p": lambda: VirtioP9(folder=FOLDER),
     "net": lambda: VirtioNet(link=bytes(6), send=lambda _frame, _cycle: None),
 }
 FUZZ_RAM_BYTES = 0x8000

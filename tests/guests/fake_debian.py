@@ -173,6 +173,9 @@ def kernel_files() -> dict[str, bytes]:
             "virtio_net", needs="virtio,net_failover", alias="virtio:d00000001v*"
         ),
         f"{drivers}/net/net_failover.ko": module("net_failover"),
+        f"{drivers}/9p/9p.ko": module("9p", needs="9pnet", alias="fs-9p"),
+        f"{drivers}/9p/9pnet.ko": module("9pnet"),
+        f"{drivers}/9p/9pnet_virtio.ko": module("9pnet_virtio", needs="9pnet,virtio"),
         f"{drivers}/char/virtio_console.ko": module("virtio_console", needs="virtio"),
         f"{drivers}/char/hw_random/virtio-rng.ko": module("virtio_rng", needs="rng-core,virtio"),
         f"{base}/kernel/fs/ext4/ext4.ko": module("ext4", needs="jbd2,mbcache", alias="fs-ext4"),

@@ -74,6 +74,9 @@ def test_the_image_has_the_drivers_of_our_devices(image: Image) -> None:
     for name in recipe.modules:
         assert f"{name}.ko" in names
     (laid_over,) = naive_cpio.read(image.network.read_bytes())
+    (shared,) = naive_cpio.read(image.share.read_bytes())
+    for name in recipe.share:
+        assert f"{name}.ko" in {path.rpartition("/")[2] for path, _, _ in shared}
     for name in recipe.network:
         assert f"{name}.ko" in {path.rpartition("/")[2] for path, _, _ in laid_over}
     applets = {

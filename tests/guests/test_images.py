@@ -56,12 +56,14 @@ def test_an_image_is_kernel_busybox_modules_and_init(debian: FakeDebian, cache: 
     ]
 
 
-def test_what_only_a_network_card_needs_is_in_an_archive_of_its_own(
+def test_what_only_some_vms_need_is_in_archives_of_its_own(
     debian: FakeDebian, cache: Cache
 ) -> None:
     image = images.build("default", cache=cache)
-    trees = [image.initrd.read_bytes(), image.network.read_bytes()]
-    plain, network = ({path: data for path, _, data in naive_cpio.read(one)[0]} for one in trees)
+    plain, network, share = (
+        {path: data for path, _, data in naive_cpio.read(one.read_bytes())[0]}
+        for one in (image.initrd, image.network, image.share)
+    )
     drivers = f"lib/modules/{KERNEL_RELEASE}/kernel/drivers/net"
     assert {path for path in network if path.endswith(".ko")} == {
         f"{drivers}/virtio_net.ko",
@@ -72,7 +74,13 @@ def test_what_only_a_network_card_needs_is_in_an_archive_of_its_own(
     # Laid over the image, or modprobe would not find one half of what it knows.
     assert b"net_failover.ko" in plain[f"lib/modules/{KERNEL_RELEASE}/modules.dep"]
     assert b"virtio:d00000001v*" in plain[f"lib/modules/{KERNEL_RELEASE}/modules.alias"]
-    assert not any("modules." in path for path in network)
+    assert not any("modules." in path for path in (*network, *share))
+    assert {path.rpartition("/")[2] for path in share if path.endswith(".ko")} == {
+        "9p.ko",
+        "9pnet.ko",
+        "9pnet_virtio.ko",
+    }
+    assert share["disco/share"].startswith(b"#!/bin/sh\n")
 
 
 def test_each_architecture_has_an_image_of_its_own_packages(
@@ -334,8 +342,8 @@ def test_a_package_that_was_changed_in_the_cache_is_not_used(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00"])
 def test_a_damaged_record_is_told(debian: FakeDebian, cache: Cache, text: str) -> None:
     images.build(NAME, cache=cache)
-    (cache.images / f"{NAME}-2.json").write_text(text)
-    with pytest.raises(ImageError, match=r"its record .*debian-busybox-2\.json is damaged"):
+    (cache.images / f"{NAME}-3.json").write_text(text)
+    with pytest.raises(ImageError, match=r"its record .*debian-busybox-3\.json is damaged"):
         images.load(NAME, cache=cache)
 
 
