@@ -73,8 +73,12 @@ class NetworkPlace:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Frames and bytes each way, and the frames that went nowhere."""
-        return {**asdict(self.member.traffic), "frames_dropped": self.card.frames_dropped}
+        """Frames and bytes each way, whole pages among what was sent, and the frames that went nowhere."""
+        return {
+            **asdict(self.member.traffic),
+            "whole_pages_copied": self.card.whole_pages_copied,
+            "frames_dropped": self.card.frames_dropped,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

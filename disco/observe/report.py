@@ -254,6 +254,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("frames sent", ("network", "frames_sent")),
             _Row("frames received", ("network", "frames_received")),
             _Row("frames lost", ("network", "frames_dropped")),
+            _Row("whole pages sent", ("network", "whole_pages_copied")),
             _Row("sent", ("network", "bytes_sent"), _mib),
             _Row("received", ("network", "bytes_received"), _mib),
         ),

@@ -157,6 +157,31 @@ def test_nothing_waits_for_a_guest_without_a_driver_or_with_the_link_down():
     assert card.net.frames_dropped == 2
 
 
+@pytest.mark.parametrize(
+    ("paddr", "length", "expected"),
+    [
+        (0, 0, 0),
+        (0, 4095, 0),
+        (0, 4096, 1),
+        (1, 8190, 0),
+        (1, 8191, 1),
+        (4096, 12288, 3),
+        (4095, 4097, 1),
+    ],
+)
+def test_whole_pages_of_a_buffer_are_counted(paddr, length, expected):
+    assert net.whole_pages(paddr, length) == expected
+
+
+def test_whole_pages_that_a_guest_sends_are_counted_as_copied():
+    card = Card()
+    header = [(0x1F000, len(PLAIN)), (0x1F100, 54)]
+    card.transmit.submit([*header, (0x30000, 8192), (0x33000, 100)], [])
+    card.transmit.notify()
+    card.driver.finish_round()
+    assert card.net.whole_pages_copied == 2
+
+
 def tcp_header(*, start: int, offset: int, segment: int, gso: int = GSO_TCPV4) -> bytes:
     return HEADER.pack(1, gso, 54, segment, start, offset, 0)
 
