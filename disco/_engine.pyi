@@ -193,6 +193,20 @@ class Engine:
         """Changes whether the VM may write the page; takes write permission out of every TLB."""
     def move_page(self, vm: int, ppn: int, node: int) -> int:
         """Copies a private page to a free page of the node and redirects the VM to it. -1: the node is full."""
+    def fill_cache(self, node: int, contents: bytes) -> list[int]:
+        """Takes free pages of the node, as far as there are any, into the disk cache, filled with these."""
+    def drop_cached(self, pages: Sequence[int]) -> None:
+        """Takes machine pages out of the disk cache: free then, or their users' alone."""
+    def map_cached(self, vm: int, ppn: int, pages: bytes) -> None:
+        """Maps machine pages of the disk cache read-only as the VM's pages from `ppn` on, for what it had.
+
+        `pages` are 32-bit numbers in the host's byte order. ValueError when a page is not RAM or not in the
+        cache; nothing has changed then.
+        """
+    def unshare_page(self, vm: int, ppn: int, node: int) -> int:
+        """Gives the VM a writable page of its own with the content of a shared one. -1: the node is full."""
+    def is_shared(self, vm: int, ppn: int) -> bool:
+        """Whether the VM's page is shared, and so never writable."""
     def free_pages(self, node: int) -> int: ...
     def pages_by_node(self, vm: int) -> list[int]:
         """Machine pages in the VM's pmap."""

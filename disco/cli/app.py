@@ -192,6 +192,14 @@ def run(
             metavar="FILE[:MODE]",
         ),
     ] = None,
+    disk_cache: Annotated[
+        int | None,
+        typer.Option(
+            help="Machine memory for blocks of disks, which VMs share, in MiB; by default half of it; 0: none.",
+            metavar="MIB",
+            show_default=False,
+        ),
+    ] = None,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="A virtio entropy device, seeded by --seed.")
     ] = False,
@@ -298,6 +306,7 @@ def run(
         initrd=initrd,
         append=append,
         disks=tuple(disk or ()),
+        disk_cache_mib=disk_cache,
         entropy=entropy,
         network=network,
         nat=nat,

@@ -48,6 +48,7 @@ class Options:
     initrd: Path | None
     append: str
     disks: tuple[str, ...]
+    disk_cache_mib: int | None
     entropy: bool
     network: bool
     nat: bool
@@ -88,7 +89,11 @@ def run(options: Options) -> int:
     with (
         ExitStack() as opened,
         Monitor(
-            _machine(options), scheduler=scheduler, overcommit=options.overcommit, warn=say
+            _machine(options),
+            scheduler=scheduler,
+            overcommit=options.overcommit,
+            disk_cache_mib=options.disk_cache_mib,
+            warn=say,
         ) as monitor,
     ):
         shared = {

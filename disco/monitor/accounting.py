@@ -45,6 +45,7 @@ class Owner(IntEnum):
     NOBODY = 0
     GUEST = 1
     MONITOR = 2
+    CACHE = 3
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ def usage_of(engine: Engine, vm: int, *, vcpus: int) -> Usage:
 
 
 def pages_by_owner(engine: Engine, nodes: int) -> dict[str, tuple[int, ...]]:
-    """Machine pages of the whole machine: "free", "guest" and "monitor", each by node."""
+    """Machine pages of the whole machine: "free", "guest", "monitor" and "cache", each by node."""
     owned = {
         owner.name.lower(): tuple(engine.owned_pages_by_node(owner))
-        for owner in (Owner.GUEST, Owner.MONITOR)
+        for owner in (Owner.GUEST, Owner.MONITOR, Owner.CACHE)
     }
     return {"free": tuple(engine.free_pages(node) for node in range(nodes)), **owned}
 

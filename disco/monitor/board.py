@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from disco.devices.bus import GuestMemory
 from disco.devices.power import Power
 from disco.devices.uart import Uart
-from disco.devices.virtio.block import VirtioBlock
+from disco.devices.virtio.block import PageReader, VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
@@ -28,6 +28,7 @@ class Board:
     Attributes:
         bus: where the devices answer.
         memory: the VM's physical memory as devices see it.
+        disks: its block devices.
         ending: None, or what the guest asked of the power registers: "reset", or an exit status.
     """
 
@@ -35,6 +36,7 @@ class Board:
         self.bus = Bus(engine=engine, vm=vm, is_multiprocessor=platform.is_multiprocessor)
         self.memory = memory
         self.ending: str | int | None = None
+        self.disks: tuple[VirtioBlock, ...] = ()
         self._platform = platform
         self._add_power()
 
@@ -60,18 +62,21 @@ class Board:
     def add_virtio(
         self,
         *,
-        disks: Sequence[Disk],
+        disks: Sequence[tuple[Disk, PageReader | None]],
         entropy_seed: int | None,
         console_sink: Callable[[bytes], None] | None,
         network_card: VirtioNet | None,
         shares: Sequence[SharedFolder],
     ) -> VirtioConsole | None:
-        """A block device for each disk, then an entropy device if there is a seed for one, then a console if
-        somebody takes its output, then the network card if there is one, then a
-        9p device for each shared folder; the console is returned."""
+        """A block device for each disk, with whoever is asked first for what is read; then an entropy device if
+        there is a seed for one; then a console, which is returned, if somebody takes its output; then the
+        network card if there is one; then a 9p device for each shared folder."""
+        self.disks = tuple(
+            VirtioBlock(disk=disk, serial=f"disco-{index}", pages=pages)
+            for index, (disk, pages) in enumerate(disks)
+        )
         devices: list[tuple[str, VirtioDevice]] = [
-            (f"virtio-blk {index}", VirtioBlock(disk=disk, serial=f"disco-{index}"))
-            for index, disk in enumerate(disks)
+            (f"virtio-blk {index}", disk) for index, disk in enumerate(self.disks)
         ]
         if entropy_seed is not None:
             devices.append(("virtio-rng", VirtioRng(seed=entropy_seed)))

@@ -11,7 +11,8 @@ from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
 from disco.monitor.placement import Fault, FirstTouch, HostFault, PlacementPolicy
 
-_PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+#: Bytes that are written at a time: after each page that has to be found first, all of them are tried again.
+_PIECE_BYTES = 16 * PAGE_SIZE
 
 #: Page faults that a policy answers at once if it always gives the same answer: 1 MiB.
 PAGES_IN_ADVANCE = 256
@@ -37,6 +38,8 @@ class Pages:
         self._default = FirstTouch()
         self._warn = warn
         self._has_warned = False
+        #: Frees pages of a node that can be done without; False: there are none. The monitor sets it.
+        self.reclaim: Callable[[int], bool] = lambda _node: False
         self._orders = [machine.nodes_by_distance(node) for node in range(machine.nodes)]
 
     def free_pages(self, node: int) -> int:
@@ -59,9 +62,25 @@ class Pages:
         Raises:
             MemoryExhausted: no node has a free page.
         """
+        return self._give(self._engine.place_page, fault)
+
+    def unshare(self, fault: Fault) -> None:
+        """Gives the VM a page of its own with the content of the shared one at `fault.ppn`.
+
+        Raises:
+            MemoryExhausted: no node has a free page.
+        """
+        self._give(self._engine.unshare_page, fault)
+
+    def _give(self, give: Callable[[int, int, int], int], fault: Fault) -> int:
+        """Asks for a page of each node in turn, and says which gave it; a full one gives up first what only the
+        disk cache has."""
         for node in self._orders[self._choose(fault)]:
-            if self._engine.place_page(fault.vm, fault.ppn, node) >= 0:
-                return node
+            while True:
+                if give(fault.vm, fault.ppn, node) >= 0:
+                    return node
+                if not self.reclaim(node):
+                    break
         raise MemoryExhausted(
             f"physical page {fault.ppn:#x}: a machine page asked;"
             f" all {self.machine.memory_bytes // PAGE_SIZE} of the machine are in use"
@@ -103,51 +122,55 @@ class VmMemory:
     """The physical memory of one VM as a device or loader sees it: a `GuestMemory`.
 
     A page that is written here for the first time is placed as if vCPU 0 had touched it.
+
+    Attributes:
+        vm: the VM's number.
+        node: that of the CPU of vCPU 0.
     """
 
     def __init__(
         self, *, engine: Engine, pages: Pages, vm: int, node: int, platform: Platform
     ) -> None:
-        """`node` is that of the CPU of vCPU 0."""
         self._engine = engine
         self._pages = pages
-        self._vm = vm
-        self._node = node
-        self._ram = platform.ram
+        self.vm = vm
+        self.node = node
+        self._ram = [(region.base, region.end) for region in platform.ram]
 
     def read(self, paddr: int, length: int) -> bytes:
         """Returns `length` bytes; absent pages read as zero. Raises `GuestMemoryError`."""
-        self._check(paddr, length)
-        return self._engine.read_physical(self._vm, paddr, length)
+        self.check(paddr, length)
+        return self._engine.read_physical(self.vm, paddr, length)
 
     def write(self, paddr: int, data: bytes) -> None:
-        """Stores `data`, page by page. Raises `GuestMemoryError` and `MemoryExhausted`."""
-        self._check(paddr, len(data))
-        start = 0
-        while start < len(data):
-            end = min(len(data), start + PAGE_SIZE - (paddr + start) % PAGE_SIZE)
-            self._write_in_page(paddr + start, data[start:end])
-            start = end
+        """Stores `data`, a few pages at a time. Raises `GuestMemoryError` and `MemoryExhausted`."""
+        self.check(paddr, len(data))
+        if len(data) <= _PIECE_BYTES:
+            self._write_piece(paddr, data)
+        else:
+            for start in range(0, len(data), _PIECE_BYTES):
+                self._write_piece(paddr + start, data[start : start + _PIECE_BYTES])
 
-    def _check(self, paddr: int, length: int) -> None:
-        if length < 0 or not any(region.holds(paddr, length) for region in self._ram):
-            raise GuestMemoryError(paddr=paddr, length=length)
+    def check(self, paddr: int, length: int) -> None:
+        """Raises `GuestMemoryError` unless all of it is RAM."""
+        for base, end in self._ram:
+            if base <= paddr and paddr + length <= end and length >= 0:
+                return
+        raise GuestMemoryError(paddr=paddr, length=length)
 
-    def _write_in_page(self, paddr: int, data: bytes) -> None:
-        try:
-            self._engine.write_physical(self._vm, paddr, data)
-        except KeyError:
-            self._place(paddr >> _PAGE_SHIFT)
-            self._engine.write_physical(self._vm, paddr, data)
+    def _write_piece(self, paddr: int, data: bytes) -> None:
+        while True:
+            try:
+                self._engine.write_physical(self.vm, paddr, data)
+                return
+            except KeyError as error:  # nothing was written; it names the first page in the way
+                self._make_writable(error.args[0])
 
-    def _place(self, ppn: int) -> None:
-        self._pages.place(
-            HostFault(
-                vm=self._vm,
-                vcpu=0,
-                node=self._node,
-                ppn=ppn,
-                store=True,
-                cycle=self._engine.now,
-            )
+    def _make_writable(self, ppn: int) -> None:
+        fault = HostFault(
+            vm=self.vm, vcpu=0, node=self.node, ppn=ppn, store=True, cycle=self._engine.now
         )
+        if self._engine.is_shared(self.vm, ppn):
+            self._pages.unshare(fault)
+        else:
+            self._pages.place(fault)

@@ -43,6 +43,7 @@ from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
 from disco.monitor.accounting import Clock, Pace, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
+from disco.monitor.diskcache import DiskCache, MappedReads
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
 from disco.monitor.pools import SLICE_ROUNDS, Pools
@@ -53,7 +54,7 @@ from disco.network.frame import Frame
 from disco.network.nat import Nat
 from disco.network.subnet import Subnet
 from disco.storage.choice import DiskChoice, Mode
-from disco.storage.disk import Disk
+from disco.storage.disk import CacheableDisk, Disk
 from disco.storage.folder import SharedFolder
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Monitor:
         vms: all VMs in the order of creation, ended ones too.
         clock: host time spent.
         subnet: the virtual subnet, for VMs that are made with `network=True`.
+        disk_cache: blocks of disks in machine memory.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Monitor:
         placement: PlacementPolicy | None = None,
         scheduler: SchedulingPolicy | None = None,
         overcommit: bool = False,
+        disk_cache_mib: int | None = None,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """Builds the machine.
@@ -102,6 +105,8 @@ class Monitor:
             scheduler: which vCPUs share which CPUs; None: `TimeSharing`.
             overcommit: allow VMs with more memory together than the machine has; the VM that
                 finds no page left is stopped.
+            disk_cache_mib: how much of the machine's memory the disk cache may have, in MiB, mapped by
+                VMs or not; 0: there is none; None: half of the machine.
             warn: gets what a user should know though the run goes on.
 
         Raises:
@@ -113,6 +118,10 @@ class Monitor:
         self._overcommit = overcommit
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
+        self.disk_cache = DiskCache(
+            self._engine, self.machine, capacity_pages=_cache_pages(self.machine, disk_cache_mib)
+        )
+        self._pages.reclaim = self.disk_cache.reclaim
         self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
         self.subnet = Subnet(
             clock_hz=self.machine.clock_hz, now=lambda: self._engine.now, warn=warn
@@ -279,15 +288,23 @@ class Monitor:
             engine=engine,
             number=number,
             memory=memory,
+            pages_of=lambda disk: self._reads_of(disk, memory),
         )
         self.vms.append(vm)
         self._living[number] = vm
         return vm
 
+    def _reads_of(self, disk: Disk, memory: VmMemory) -> MappedReads | None:
+        """Who reads a VM's disk through the cache, if it can be."""
+        if not self.disk_cache.capacity_pages or not isinstance(disk, CacheableDisk):
+            return None
+        return MappedReads(cache=self.disk_cache, disk=disk, memory=memory)
+
     def _check_commitment(self, config: VmConfig) -> None:
         """Whether all living VMs and a new one could use all of their memory at once."""
         owners = pages_by_owner(self._engine, self.machine.nodes)
-        possible = (sum(owners["free"]) + sum(owners["guest"])) * PAGE_SIZE
+        pages = sum(sum(owners[owner]) for owner in ("free", "guest", "cache"))
+        possible = pages * PAGE_SIZE
         promised = sum(vm.config.platform.memory_bytes for vm in self._living.values())
         asked = config.platform.memory_bytes
         if promised + asked > possible and not self._overcommit:
@@ -402,7 +419,9 @@ class Monitor:
     # -- what Disco decides -----------------------------------------------------------------
 
     def _page_fault(self, vm: VirtualMachine, fault: PageFault) -> None:
-        if fault.protected:
+        if fault.protected and self._engine.is_shared(fault.vm, fault.ppn):
+            self._pages.unshare(fault)
+        elif fault.protected:
             self._engine.protect_page(fault.vm, fault.ppn, True)
         else:
             self._pages.answer(fault)
@@ -492,7 +511,7 @@ class Monitor:
             raise ConfigError(str(error)) from None
 
     def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
-        """Machine pages now: "free", "guest" and "monitor", each by node."""
+        """Machine pages now: "free", "guest", "monitor" and "cache", each by node."""
         return pages_by_owner(self._engine, self.machine.nodes)
 
     def follow(self, vm: VirtualMachine, kind: str = "any") -> Followed | None:
@@ -557,6 +576,12 @@ def _root(
             raise ConfigError(f"VM '{vm}': a disk for its root asked, but its image is in memory")
         return []
     return [DiskChoice(image.disk, Mode.COW) if wish is None else wish]
+
+
+def _cache_pages(machine: Machine, mib: int | None) -> int:
+    if mib is not None and mib < 0:
+        raise ConfigError(f"disk cache: {mib} MiB asked; 0 or more are possible")
+    return (machine.memory_bytes // 2 if mib is None else mib << 20) // PAGE_SIZE
 
 
 def _open(disk: Path | DiskChoice | Disk, opened: ExitStack) -> Disk:

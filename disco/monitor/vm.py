@@ -11,7 +11,7 @@ it had used by then, its counters and its pmap stay readable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from disco._engine import Engine
 from disco.devices.uart import Uart
+from disco.devices.virtio.block import PageReader
 from disco.devices.virtio.net import VirtioNet
 from disco.errors import ConfigError, DiscoError, MemoryExhausted
 from disco.guests import command as guest_command
@@ -136,8 +137,9 @@ class VirtualMachine:
         engine: Engine,
         number: int,
         memory: VmMemory,
+        pages_of: Callable[[Disk], PageReader | None],
     ) -> None:
-        """`software` is what it boots."""
+        """`software` is what it boots; `pages_of` says who is asked first for what is read from a disk."""
         self.config = config
         self.number = number
         self.kernel_bits = software.kernel.bits
@@ -151,7 +153,7 @@ class VirtualMachine:
         self.board = Board(engine=engine, vm=number, platform=config.platform, memory=memory)
         self._uart: Uart = self.board.add_console(self.console.write)
         self._virtio_console = self.board.add_virtio(
-            disks=config.disks,
+            disks=[(disk, pages_of(disk)) for disk in config.disks],
             entropy_seed=config.seed if config.entropy else None,
             console_sink=self.hvc.write if config.virtio_console else None,
             network_card=config.network.card if config.network else None,

@@ -3,11 +3,12 @@
     digest    of the whole run
     machine   its description
     cpus      per CPU: where its time went; the parts are all of it
-    vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, console,
+    vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, disks, console,
               its address on the subnet and its traffic there;
               per vCPU: CPU, where its time went, turns and moves
     memory    what the VMs together have, what the machine spends on it, the most that this process
               has had of the host's, pages by node and owner
+    disk_cache  what became of the pages that VMs read from disks, and what the cache has
     time      simulated and host time, the share of the latter that was spent in Python, and the host
               time that all threads together spent on translating guest code
 
@@ -18,7 +19,7 @@ shows up by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -75,6 +76,10 @@ def report(monitor: Monitor) -> Report:
                 for node in nodes
             ],
         },
+        "disk_cache": {
+            **asdict(monitor.disk_cache.counters),
+            "bytes": monitor.disk_cache.pages * PAGE_SIZE,
+        },
         "time": {
             "cycles": monitor.now,
             "seconds": monitor.seconds,
@@ -106,6 +111,7 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
             "monitor_bytes_by_node": [pages * PAGE_SIZE for pages in usage.monitor_pages_by_node],
         },
         "network": _network(vm),
+        "disks": [asdict(disk.counters) for disk in vm.board.disks],
         "console": vm.console.text,
     }
 

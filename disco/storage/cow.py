@@ -10,11 +10,18 @@ Source: Disco (SOSP'97) section 4.2.5.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import TracebackType
 from typing import Protocol, Self
 
-from disco.storage.disk import SECTOR_BYTES, Disk, DiskError, check_range, check_write
+from disco.storage.disk import (
+    SECTOR_BYTES,
+    CacheableDisk,
+    Disk,
+    DiskError,
+    check_range,
+    check_write,
+)
 
 BLOCK_BYTES = 4096
 BLOCK_SECTORS = BLOCK_BYTES // SECTOR_BYTES
@@ -93,11 +100,15 @@ class CowDisk:
         modifications: Modifications,
         *,
         close: Callable[[], None] = lambda: None,
+        own_key: Hashable | None = None,
     ) -> None:
-        """`close` gives back what is behind the disk."""
+        """`close` gives back what is behind the disk; `own_key` is a key for the modifications, if nobody adds
+        any."""
         self._base = base
         self._own = modifications
         self.close = close
+        self._own_key = own_key
+        self._cacheable_base = base if isinstance(base, CacheableDisk) else None
 
     def __enter__(self) -> Self:
         return self
@@ -146,6 +157,21 @@ class CowDisk:
             part = block[skipped : skipped + length - max(0, at)]
             data[max(0, at) : max(0, at) + len(part)] = part
         return bytes(data)
+
+    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+        """The base's blocks with its keys, and those of the disk's own with their key, if they have one."""
+        present, end = self._own.present, block + count
+        while block < end:
+            is_own = present[block]
+            found = present.find(1 - is_own, block, end)
+            stop = end if found < 0 else found
+            if is_own:
+                yield self._own_key, block, stop - block
+            elif self._cacheable_base is None:
+                yield None, block, stop - block
+            else:
+                yield from self._cacheable_base.cacheable_runs(block, stop - block)
+            block = stop
 
     def write(self, sector: int, data: bytes) -> None:
         check_write(self, sector, data)

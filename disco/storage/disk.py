@@ -15,9 +15,10 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from disco.errors import ImageError
 
@@ -55,6 +56,18 @@ class Disk(Protocol):
 
     def flush(self) -> None:
         """Returns when all that was written would survive a host crash; raises `DiskError`."""
+
+
+@runtime_checkable
+class CacheableDisk(Disk, Protocol):
+    """A disk some of whose blocks nobody can write while it is open."""
+
+    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+        """`count` blocks of 4 KiB from `block` on as runs: key, first block, count.
+
+        Blocks with one key and number have one content, wherever the key comes from. None: they may change,
+        or are the disk's own.
+        """
 
 
 class OpenDisk(Disk, Protocol):
@@ -136,6 +149,9 @@ class RawDisk:
             os.close(self._fd)
             raise
         self._is_open = True
+        state = os.fstat(self._fd)
+        # While the lock is held nobody changes the content; whoever did so before has left his time.
+        self._key = (state.st_dev, state.st_ino, size, state.st_mtime_ns, state.st_ctime_ns)
 
     def __repr__(self) -> str:
         mode = "read-only" if self._is_read_only else "writable"
@@ -203,6 +219,9 @@ class RawDisk:
             os.fsync(self._fd)
         except OSError as error:
             raise self._failure("flush", "", error) from error
+
+    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+        yield (self._key if self._is_read_only else None), block, count
 
     def _check_open(self) -> None:
         assert self._is_open, f"{self!r} is used after close"

@@ -23,7 +23,7 @@ import secrets
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -441,7 +441,9 @@ class StoreDisk:
         self._store = Store(Path(path), read_only=read_only)
         self._closers: list[Callable[[], None]] = [self._store.close]
         try:
-            self._cow = CowDisk(self._open_base(), self._store)
+            about = self._store.about
+            key = (about.identity, about.commits) if read_only else None
+            self._cow = CowDisk(self._open_base(), self._store, own_key=key)
         except ImageError:
             self.close()
             raise
@@ -504,6 +506,9 @@ class StoreDisk:
 
     def read(self, sector: int, count: int) -> bytes:
         return self._cow.read(sector, count)
+
+    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+        return self._cow.cacheable_runs(block, count)
 
     def write(self, sector: int, data: bytes) -> None:
         check_write(self, sector, data)

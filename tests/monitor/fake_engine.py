@@ -228,6 +228,9 @@ class Engine:
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
         self.vms[vm].pmap["writable"][ppn] = writable
 
+    def is_shared(self, vm: int, ppn: int) -> bool:
+        return False
+
     def unmap_all(self, vm: int) -> None:
         for ppn in np.flatnonzero(self.vms[vm].pmap["state"] == PRIVATE).tolist():
             self.unmap_page(vm, ppn)

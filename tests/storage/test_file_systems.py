@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 import shutil
 import subprocess
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from disco import Machine, Monitor, images
 from disco.storage import store
+from disco.storage.choice import DiskChoice, Mode
 from disco.storage.store import StoreDisk
 
 TOOLS = ("mke2fs", "fsck.ext4", "debugfs")
@@ -72,3 +76,59 @@ def test_a_killed_run_leaves_a_file_system_that_is_clean_and_has_what_was_synced
         digest = subprocess.run(["md5sum", content], check=True, capture_output=True, text=True)
         assert digest.stdout.split()[0] == sums[number]
     assert_clean(tmp_path / "base.img")
+
+
+SHARING = (
+    "mkdir /m; mount -t ext4 /dev/vda /m; cat /m/* | md5sum; echo here > /m/$(hostname); sync;"
+    "echo 3 > /proc/sys/vm/drop_caches; cat /m/a* | md5sum; cat /m/a0 /m/a1 > /m/a2; sync; umount /m"
+)
+
+
+def shared_run(disks: list[DiskChoice], host_threads: int) -> Monitor:
+    """Three VMs that read the same files and write a few, each on its own disk."""
+    machine = Machine(nodes=2, cpus=3, memory_mib_per_node=220, host_threads=host_threads)
+    with Monitor(machine) as monitor:
+        for number, disk in enumerate(disks):
+            vm = monitor.create_vm(
+                f"vm{number}",
+                image=images.build("default"),
+                command=["sh", "-c", SHARING],
+                disks=[disk],
+            )
+            vm.boot()
+        monitor.run()
+    return monitor
+
+
+def test_vms_that_share_files_see_their_own_and_are_the_same_with_any_number_of_threads(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+    for number in range(12):
+        (files / f"a{number}").write_bytes(random.Random(number).randbytes(150_000 + number))
+    base = tmp_path / "base.img"
+    with base.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", files, base], check=True)
+    before = base.read_bytes()
+    digests = set()
+    for host_threads in (1, 2, 4):
+        kept = tmp_path / f"kept{host_threads}.disk"
+        store.create(kept, base=base)
+        cow = DiskChoice(base, Mode.COW)
+        monitor = shared_run([cow, cow, DiskChoice(kept)], host_threads)
+        digests.add(monitor.digest())
+        sums = [
+            re.findall(r"^([0-9a-f]{32})  ?-", vm.console.text, re.MULTILINE) for vm in monitor.vms
+        ]
+        whole = b"".join(path.read_bytes() for path in sorted(files.iterdir()))
+        assert sums == [[hashlib.md5(whole).hexdigest()] * 2] * 3
+        counters = monitor.disk_cache.counters
+        assert counters.hits > 2 * counters.misses > 400, counters
+        assert counters.copied_full == 0
+        image = exported(kept)
+        assert_clean(image)
+        dumped = tmp_path / f"dumped{host_threads}"
+        subprocess.run(["debugfs", "-R", f"dump /a2 {dumped}", image], check=True)
+        assert dumped.read_bytes() == (files / "a0").read_bytes() + (files / "a1").read_bytes()
+    assert len(digests) == 1
+    assert base.read_bytes() == before

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from disco.devices.bus import SavedState, claimed_state
+from disco.devices.bus import GuestMemoryError, SavedState, claimed_state
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.queue import Chain, Range, Virtqueue, split
 from disco.storage.disk import SECTOR_BYTES, Disk, DiskError
@@ -69,8 +70,38 @@ class BlockState(SavedState):
     """Nothing under way between calls; the sectors are saved with the disk, not with the device."""
 
 
+@dataclass
+class BlockCounters:
+    """What a guest has asked of its disk: requests, those that failed, flushes, and bytes."""
+
+    requests: int = 0
+    errors: int = 0
+    flushes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+class PageReader(Protocol):
+    """Reads that need neither I/O nor a copy, where pages of the disk are in machine memory."""
+
+    def read(self, sector: int, target: Sequence[Range]) -> list[tuple[int, list[Range]]]:
+        """Puts into `target` what it can of the sectors from `sector` on.
+
+        Returns:
+            What is left, as first sectors and ranges.
+
+        Raises:
+            GuestMemoryError: a range is not RAM.
+            DiskError: the host cannot read the disk.
+        """
+
+
 class VirtioBlock(VirtioDevice):
-    """A `Disk` for a guest."""
+    """A `Disk` for a guest.
+
+    Attributes:
+        counters: what has been asked of it.
+    """
 
     device_id = DEVICE_ID
     queue_sizes_max = (QUEUE_SIZE_MAX,)
@@ -80,12 +111,16 @@ class VirtioBlock(VirtioDevice):
         *,
         disk: Disk,
         serial: str = "",
+        pages: PageReader | None = None,
         report: Callable[[DiskError], None] = lambda error: logger.error("%s", error),
     ) -> None:
-        """`serial` answers GET_ID, cut to 20 bytes; `report` gets the errors of the host's disk."""
+        """`serial` answers GET_ID, cut to 20 bytes; `pages` is asked first for what is read; `report` gets the
+        errors of the host's disk."""
         features = FEATURE_SIZE_MAX | FEATURE_SEG_MAX | FEATURE_BLK_SIZE | FEATURE_FLUSH
         super().__init__(features=features | (FEATURE_RO if disk.is_read_only else 0))
+        self.counters = BlockCounters()
         self._disk = disk
+        self._pages = pages
         self._id = serial.encode()[:ID_BYTES].ljust(ID_BYTES, b"\0")
         self._report = report
         self._reported: set[tuple[str, int | None]] = set()
@@ -112,40 +147,52 @@ class VirtioBlock(VirtioDevice):
         target, status_range = split(chain.writable, writable_bytes - STATUS_BYTES)
         kind, _, sector = HEADER.unpack(queue.gather(header))
         try:
-            status, data = self._perform(queue, kind, sector, source, target)
+            status, written = self._perform(queue, kind, sector, source, target)
         except DiskError as error:
             self._report_once(error)
-            status, data = STATUS_IOERR, b""
-        queue.scatter(target, data)
+            status, written = STATUS_IOERR, 0
+        except GuestMemoryError as error:
+            queue.refuse(f"buffer: {error}")
+        self.counters.requests += 1
+        self.counters.errors += status == STATUS_IOERR
         queue.scatter(status_range, bytes((status,)))
-        return len(data) + STATUS_BYTES
+        return written + STATUS_BYTES
 
     def _perform(
         self, queue: Virtqueue, kind: int, sector: int, source: list[Range], target: list[Range]
-    ) -> tuple[int, bytes]:
-        """Status of the request, and the data for the guest."""
+    ) -> tuple[int, int]:
+        """Status of the request, and how many bytes of data the guest got."""
         match kind:
             case Type.IN:
-                return self._read(sector, _total(target))
+                return self._read(queue, sector, target)
             case Type.OUT:
-                return self._write(queue, sector, source), b""
+                return self._write(queue, sector, source), 0
             case Type.FLUSH:
                 self._disk.flush()
-                return STATUS_OK, b""
+                self.counters.flushes += 1
+                return STATUS_OK, 0
             case Type.GET_ID:
-                return STATUS_OK, self._id[: _total(target)]
+                answer = self._id[: _total(target)]
+                queue.scatter(target, answer)
+                return STATUS_OK, len(answer)
             case _:
-                return STATUS_UNSUPP, b""
+                return STATUS_UNSUPP, 0
 
-    def _read(self, sector: int, length: int) -> tuple[int, bytes]:
+    def _read(self, queue: Virtqueue, sector: int, target: list[Range]) -> tuple[int, int]:
+        length = _total(target)
         if not self._is_on_disk(sector, length):
-            return STATUS_IOERR, b""
-        return STATUS_OK, self._disk.read(sector, length // SECTOR_BYTES)
+            return STATUS_IOERR, 0
+        pieces = [(sector, target)] if self._pages is None else self._pages.read(sector, target)
+        for first, ranges in pieces:
+            queue.scatter(ranges, self._disk.read(first, _total(ranges) // SECTOR_BYTES))
+        self.counters.read_bytes += length
+        return STATUS_OK, length
 
     def _write(self, queue: Virtqueue, sector: int, source: list[Range]) -> int:
         if self._disk.is_read_only or not self._is_on_disk(sector, _total(source)):
             return STATUS_IOERR
         self._disk.write(sector, queue.gather(source))
+        self.counters.written_bytes += _total(source)
         if not self.accepted_features & FEATURE_FLUSH:
             self._disk.flush()
         return STATUS_OK

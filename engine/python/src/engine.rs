@@ -189,6 +189,33 @@ impl Engine {
         Ok(moved.map_or(-1, |mpn| i64::from(mpn.0)))
     }
 
+    fn fill_cache(&mut self, node: u16, contents: &[u8]) -> PyResult<Vec<u32>> {
+        let pages = self.monitor.fill_cache(node, contents).map_err(to_py)?;
+        Ok(pages.into_iter().map(|page| page.0).collect())
+    }
+
+    fn drop_cached(&mut self, pages: Vec<u32>) -> PyResult<()> {
+        let pages: Vec<Mpn> = pages.into_iter().map(Mpn).collect();
+        self.monitor.drop_cached(&pages).map_err(to_py)
+    }
+
+    /// `pages` are 32-bit numbers in the host's byte order: a call a request, and no object a page.
+    fn map_cached(&mut self, vm: u32, ppn: u32, pages: &[u8]) -> PyResult<()> {
+        let numbers =
+            pages.chunks_exact(4).map(|bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        let pages: Vec<Mpn> = numbers.map(Mpn).collect();
+        self.monitor.map_cached(vm, Ppn(ppn), &pages).map_err(to_py)
+    }
+
+    fn unshare_page(&mut self, vm: u32, ppn: u32, node: u16) -> PyResult<i64> {
+        let own = self.monitor.unshare_page(vm, Ppn(ppn), node).map_err(to_py)?;
+        Ok(own.map_or(-1, |mpn| i64::from(mpn.0)))
+    }
+
+    fn is_shared(&mut self, vm: u32, ppn: u32) -> PyResult<bool> {
+        self.monitor.is_shared(vm, Ppn(ppn)).map_err(to_py)
+    }
+
     fn free_pages(&self, node: u16) -> PyResult<usize> {
         self.monitor.free_pages(node).map_err(to_py)
     }

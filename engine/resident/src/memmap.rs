@@ -32,12 +32,14 @@ pub enum Owner {
     Guest = 1,
     /// The monitor's own text and tables.
     Monitor = 2,
+    /// A page of the disk cache: VMs may use it, and it stays when none does. Nobody may write it.
+    Cache = 3,
 }
 
 impl Owner {
     /// The owner that a row's byte says.
     pub fn from_byte(byte: u8) -> Option<Owner> {
-        [Owner::Nobody, Owner::Guest, Owner::Monitor].into_iter().find(|owner| *owner as u8 == byte)
+        [Owner::Nobody, Owner::Guest, Owner::Monitor, Owner::Cache].into_iter().find(|owner| *owner as u8 == byte)
     }
 }
 
@@ -76,9 +78,14 @@ unsafe impl Row for MemmapRow {}
 const _: () = assert!(size_of::<MemmapRow>() == 8);
 
 impl MemmapRow {
-    fn guest(user: Mapper, users: usize) -> MemmapRow {
+    fn used(owner: u8, user: Mapper, users: usize) -> MemmapRow {
         let users = u8::try_from(users).unwrap_or(USERS_MANY);
-        MemmapRow { ppn: user.ppn, vm: vm_field(user.vm), owner: Owner::Guest as u8, users }
+        MemmapRow { ppn: user.ppn, vm: vm_field(user.vm), owner, users }
+    }
+
+    /// Whether VMs can use the page.
+    fn is_for_guests(&self) -> bool {
+        self.owner == Owner::Guest as u8 || self.owner == Owner::Cache as u8
     }
 
     fn first_user(&self) -> Mapper {
@@ -174,6 +181,13 @@ impl Memmap {
         Some(mpn)
     }
 
+    /// Takes a free page of `node`, zeroed, for the disk cache. `None`: the node is full.
+    pub fn allocate_for_cache(&mut self, node: NodeId) -> Option<Mpn> {
+        let mpn = self.free[usize::from(node.0)].take()?;
+        self.table.set(mpn.0 as usize, MemmapRow { owner: Owner::Cache as u8, ..MemmapRow::default() });
+        Some(mpn)
+    }
+
     /// Takes up to `count` free pages of `node`, zeroed, that will be somebody's soon ([`Memmap::own`]).
     pub fn set_aside(&mut self, node: NodeId, count: usize) -> Vec<Mpn> {
         let free = &mut self.free[usize::from(node.0)];
@@ -190,7 +204,7 @@ impl Memmap {
 
     /// A page that was set aside is a VM's physical page now.
     pub fn own(&mut self, mpn: Mpn, vm: u32, page: Ppn) {
-        self.table.set(mpn.0 as usize, MemmapRow::guest(Mapper { vm, ppn: page.0 }, 1));
+        self.table.set(mpn.0 as usize, MemmapRow::used(Owner::Guest as u8, Mapper { vm, ppn: page.0 }, 1));
     }
 
     /// Takes a free page of `node` for the monitor's tables of a VM. `None`: the node is full.
@@ -205,7 +219,7 @@ impl Memmap {
     pub fn users(&self, page: Mpn) -> Vec<Mapper> {
         let row = self.row(page);
         match (row.owner, row.users) {
-            (owner, 1) if owner == Owner::Guest as u8 => vec![row.first_user()],
+            (_, 1) if row.is_for_guests() => vec![row.first_user()],
             _ => self.users_in_set(page).collect(),
         }
     }
@@ -215,24 +229,31 @@ impl Memmap {
         self.shared.range((page, Mapper::default())..=(page, LAST)).map(|(_, user)| *user)
     }
 
-    /// Adds a use to a page of guests' that has one.
+    /// Adds a use to a page of guests' that has one, or to a page of the cache.
     pub fn share(&mut self, page: Mpn, vm: u32, ppn: Ppn) {
         let row = self.row(page);
-        assert_eq!(row.owner, Owner::Guest as u8, "the page is a guest's");
-        if row.users == 1 {
-            self.shared.insert((page, row.first_user()));
+        assert!(row.is_for_guests(), "the page is a guest's or the cache's");
+        match row.users {
+            0 => return self.table.set(page.0 as usize, MemmapRow::used(row.owner, Mapper { vm, ppn: ppn.0 }, 1)),
+            1 => _ = self.shared.insert((page, row.first_user())),
+            _ => {}
         }
         let is_new = self.shared.insert((page, Mapper { vm, ppn: ppn.0 }));
         assert!(is_new, "a physical page of a VM uses a machine page once");
         self.count_users(page);
     }
 
-    /// Takes one use away from a page; the last one frees it. TLBs must not hold it any more.
+    /// Takes one use away from a page; the last one frees it, unless it is the cache's. TLBs must not hold it any
+    /// more.
     pub fn release(&mut self, page: Mpn, vm: u32, ppn: Ppn) {
         let (row, user) = (self.row(page), Mapper { vm, ppn: ppn.0 });
         if row.users == 1 {
             assert!(row.first_user() == user, "a VM releases only pages that it maps");
-            self.free_page(page);
+            if row.owner == Owner::Cache as u8 {
+                self.table.set(page.0 as usize, MemmapRow { owner: row.owner, ..MemmapRow::default() });
+            } else {
+                self.free_page(page);
+            }
         } else {
             assert!(self.shared.remove(&(page, user)), "a VM releases only pages that it maps");
             self.count_users(page);
@@ -246,7 +267,19 @@ impl Memmap {
         if count == 1 {
             self.shared.remove(&(page, first));
         }
-        self.table.set(page.0 as usize, MemmapRow::guest(first, count));
+        let owner = self.row(page).owner;
+        self.table.set(page.0 as usize, MemmapRow::used(owner, first, count));
+    }
+
+    /// Takes a page out of the cache. It is free then, or its users' alone.
+    pub fn release_from_cache(&mut self, page: Mpn) {
+        let row = self.row(page);
+        assert_eq!(row.owner, Owner::Cache as u8, "the page is the cache's");
+        if row.users == 0 {
+            self.free_page(page);
+        } else {
+            self.table.set(page.0 as usize, MemmapRow { owner: Owner::Guest as u8, ..row });
+        }
     }
 
     /// Returns a page of the monitor's to its node.
@@ -346,6 +379,32 @@ mod tests {
             memmap.release(page, 0, Ppn(ppn));
         }
         assert_eq!(memmap.users(page), [Mapper { vm: 0, ppn: 299 }]);
+    }
+
+    #[test]
+    fn a_page_of_the_cache_stays_without_users_and_outlives_the_cache_with_them() {
+        let mut memmap = memmap(1, 4);
+        let before = memmap.free_pages(NodeId(0));
+        let page = memmap.allocate_for_cache(NodeId(0)).expect("room");
+        let counted = |memmap: &Memmap| (memmap.row(page).owner, memmap.row(page).users, memmap.users(page).len());
+        let (cache, guest) = (Owner::Cache as u8, Owner::Guest as u8);
+        assert_eq!(counted(&memmap), (cache, 0, 0));
+        for vm in 0..3 {
+            memmap.share(page, vm, Ppn(5));
+            assert_eq!(counted(&memmap), (cache, vm as u8 + 1, vm as usize + 1));
+        }
+        for vm in 0..3 {
+            memmap.release(page, vm, Ppn(5));
+            assert_eq!(counted(&memmap), (cache, 2 - vm as u8, 2 - vm as usize));
+        }
+        memmap.share(page, 0, Ppn(5));
+        memmap.release_from_cache(page);
+        assert_eq!(counted(&memmap), (guest, 1, 1));
+        memmap.release(page, 0, Ppn(5));
+        assert_eq!(memmap.free_pages(NodeId(0)), before);
+        let page = memmap.allocate_for_cache(NodeId(0)).expect("room");
+        memmap.release_from_cache(page);
+        assert_eq!(memmap.free_pages(NodeId(0)), before);
     }
 
     #[test]

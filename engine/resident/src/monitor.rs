@@ -15,6 +15,7 @@ mod error;
 mod pages;
 mod plan;
 mod rounds;
+mod sharing;
 
 pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;

@@ -8,7 +8,7 @@ mod guest;
 
 use std::collections::{BTreeMap, HashSet};
 
-use guest::{HALT, KSEG0, PROGRAM, PROGRAM_PHYS, Random};
+use guest::{HALT, HAMMERED, HAMMERED_PAGES, KSEG0, PROGRAM, PROGRAM_PHYS, Random, hammer};
 use machine::tlb::entry_lo;
 use machine::{Cycles, Mpn, NodeId, PhysAddr, Ppn};
 use resident::memmap::Owner;
@@ -17,9 +17,6 @@ use resident::pmap::{PageState, PmapRow};
 use resident::{Event, Monitor, MonitorConfig, MonitorError};
 
 const RAM_BYTES: u64 = 1 << 20;
-/// The pages that the guest hammers, and where it keeps a copy of what it wrote last.
-const HAMMERED: u32 = 0x40;
-const HAMMERED_PAGES: u32 = 32;
 const NODES: u16 = 3;
 
 /// The state of both tables against each other, the free lists, and every TLB entry against the pmap.
@@ -75,72 +72,6 @@ fn check_tlbs(monitor: &mut Monitor, vm: u32) {
             writable.unwrap_or_else(|| panic!("an entry leads to {}, which the VM has not", machine_page(lo)));
         assert!(*writable != 0 || lo & entry_lo::D == 0, "a protected page may be written");
     }
-}
-
-/// Stores a running number to a random place of the hammered pages, through one of five names of the page, and
-/// keeps the number in the page's shadow; halts if a load does not give what was stored last.
-///
-/// The names are KSEG0, KSEG1, XKPHYS and two mapped ones, so that backmaps overflow.
-fn hammer() -> String {
-    format!(
-        "
-        b refill
-        nop
-        .org {PROGRAM:#x} + 0x80
-refill: dmfc0 k0, c0_badvaddr
-        dsrl k0, k0, 13
-        dsll k0, k0, 7
-        lui k1, 0x3
-        ori k1, k1, 0xffff
-        and k0, k0, k1
-        ori k0, k0, 0x1f
-        dmtc0 k0, c0_entrylo0
-        daddiu k0, k0, 0x40
-        dmtc0 k0, c0_entrylo1
-        tlbwr
-        eret
-        .org {PROGRAM:#x} + 0x400
-        li t0, {PROGRAM:#x}
-        mtc0 t0, c0_ebase
-        li t0, 0xa0
-        mtc0 t0, c0_status
-        li s0, 1            # the shift register
-        li s1, 0            # the number
-        la s2, names
-        li s3, 0x80030000   # shadows
-again:  dsll t0, s0, 13
-        xor s0, s0, t0
-        dsrl t0, s0, 7
-        xor s0, s0, t0
-        dsll t0, s0, 17
-        xor s0, s0, t0
-        andi t0, s0, 31     # page
-        dsrl t1, s0, 8
-        andi t1, t1, 7      # name
-        dsll t1, t1, 3
-        daddu t1, t1, s2
-        ld t1, 0(t1)
-        dsll t2, t0, 12
-        daddu t1, t1, t2
-        dsll t2, t0, 3
-        daddu t2, t2, s3
-        ld t3, 0(t2)        # what the page should hold
-        ld v0, 0(t1)
-        bne v0, t3, wrong
-        dsrl t0, s0, 16
-        andi t0, t0, 1
-        beq t0, zero, again # half of the accesses are loads only
-        nop
-        daddiu s1, s1, 1
-        sd s1, 0(t1)
-        b again
-        sd s1, 0(t2)
-wrong:  {HALT}
-        .align 3
-names:  .dword 0xffffffff80040000, 0xffffffffa0040000, 0x9800000000040000, 0x9000000000040000
-        .dword 0x0000000000040000, 0xc000000000040000, 0x0000000010040000, 0xffffffffc0040000
-        "
-    )
 }
 
 struct World {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use machine::memory::MemoryError;
-use machine::{PAGE_BYTES, PhysAddr, PhysRange, Ppn};
+use machine::{Mpn, PAGE_BYTES, PhysAddr, PhysRange, Ppn};
 
 /// A caller's mistake; nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum MonitorError {
     NotRam { vm: u32, paddr: PhysAddr, bytes: u64 },
     /// The page has to be made present (or writable) first.
     NotPresent { vm: u32, page: Ppn },
+    /// The machine page is not one of the disk cache.
+    NotCached(Mpn),
     /// The vCPU waits for no device.
     NoAccess { vm: u32, vcpu: u32 },
     /// The host or a node has no memory for it.
@@ -62,6 +64,7 @@ impl fmt::Display for MonitorError {
                 write!(f, "VM {vm}: {bytes} bytes at {paddr} are not all RAM")
             }
             MonitorError::NotPresent { vm, page } => write!(f, "VM {vm}: page {page} is not present and writable"),
+            MonitorError::NotCached(page) => write!(f, "machine page {page} is not in the disk cache"),
             MonitorError::NoAccess { vm, vcpu } => write!(f, "VM {vm}: vCPU {vcpu} waits for no device"),
             MonitorError::Memory(error) => write!(f, "{error}"),
             MonitorError::NoRoomForTables { vm, pages } => {

@@ -40,7 +40,7 @@ impl Monitor {
     }
 
     /// Takes a free page; what has been set aside for VMs is free when nothing else is.
-    fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
+    pub(super) fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
         self.memmap.allocate(node, vm, page).or_else(|| {
             self.put_reserves_back();
             self.memmap.allocate(node, vm, page)
@@ -116,7 +116,7 @@ impl Monitor {
     }
 
     /// Takes a physical page out of every TLB of its VM, by the backmaps of its pmap row.
-    fn shoot_down(&mut self, vm: u32, page: Ppn) -> Result<()> {
+    pub(super) fn shoot_down(&mut self, vm: u32, page: Ppn) -> Result<()> {
         let state = self.vm(vm)?;
         let row = state.pmap.row(page);
         let backmaps = state.pmap.backmaps(page);
@@ -223,12 +223,18 @@ impl Monitor {
         }
     }
 
-    fn check_node(&self, node: u16) -> Result<()> {
+    pub(super) fn check_node(&self, node: u16) -> Result<()> {
         let nodes = self.config.nodes;
         if node < nodes { Ok(()) } else { Err(MonitorError::NoNode { node, nodes }) }
     }
 
-    fn check_state(&mut self, vm: u32, page: Ppn, wanted: &[PageState], needed: &'static str) -> Result<()> {
+    pub(super) fn check_state(
+        &mut self,
+        vm: u32,
+        page: Ppn,
+        wanted: &[PageState],
+        needed: &'static str,
+    ) -> Result<()> {
         let state = self.vm(vm)?.pmap.row(page).state();
         if wanted.contains(&state) {
             return Ok(());
@@ -251,7 +257,7 @@ impl Monitor {
     }
 
     /// Charges the monitor's work on a page to the CPU whose vCPU waits for it.
-    fn charge_faulted(&mut self, vm: u32, cycles: u64) {
+    pub(super) fn charge_faulted(&mut self, vm: u32, cycles: u64) {
         for slot in self.cpus.iter_mut().flatten() {
             let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
             let vcpu = vcpu_of(&mut self.vms, id);

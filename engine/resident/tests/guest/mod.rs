@@ -17,6 +17,11 @@ pub const KSEG0: u64 = 0xffff_ffff_8000_0000;
 /// Ends a guest for good: WAIT with interrupts off.
 pub const HALT: &str = "mtc0 zero, c0_status\n halt: wait\n b halt\n nop\n";
 
+/// The pages that [`hammer`] hammers; it keeps a copy of what it wrote last from 0x3_0000 on.
+pub const HAMMERED: u32 = 0x40;
+/// How many they are.
+pub const HAMMERED_PAGES: u32 = 32;
+
 /// What executes the guests of all tests.
 const ENGINE: EngineKind = EngineKind::Translator;
 
@@ -140,6 +145,72 @@ pub fn run_to_halt(monitor: &mut Monitor, cycles_max: u64) {
         [Event::VcpuStopped { cause: StopCause::Halted, .. }] => {}
         other => panic!("a halt was expected, not {other:x?} at {}", monitor.now()),
     }
+}
+
+/// Stores a running number to a random place of the hammered pages, through one of five names of the page, and
+/// keeps the number in the page's shadow; halts if a load does not give what was stored last.
+///
+/// The names are KSEG0, KSEG1, XKPHYS and two mapped ones, so that backmaps overflow.
+pub fn hammer() -> String {
+    format!(
+        "
+        b refill
+        nop
+        .org {PROGRAM:#x} + 0x80
+refill: dmfc0 k0, c0_badvaddr
+        dsrl k0, k0, 13
+        dsll k0, k0, 7
+        lui k1, 0x3
+        ori k1, k1, 0xffff
+        and k0, k0, k1
+        ori k0, k0, 0x1f
+        dmtc0 k0, c0_entrylo0
+        daddiu k0, k0, 0x40
+        dmtc0 k0, c0_entrylo1
+        tlbwr
+        eret
+        .org {PROGRAM:#x} + 0x400
+        li t0, {PROGRAM:#x}
+        mtc0 t0, c0_ebase
+        li t0, 0xa0
+        mtc0 t0, c0_status
+        li s0, 1            # the shift register
+        li s1, 0            # the number
+        la s2, names
+        li s3, 0x80030000   # shadows
+again:  dsll t0, s0, 13
+        xor s0, s0, t0
+        dsrl t0, s0, 7
+        xor s0, s0, t0
+        dsll t0, s0, 17
+        xor s0, s0, t0
+        andi t0, s0, 31     # page
+        dsrl t1, s0, 8
+        andi t1, t1, 7      # name
+        dsll t1, t1, 3
+        daddu t1, t1, s2
+        ld t1, 0(t1)
+        dsll t2, t0, 12
+        daddu t1, t1, t2
+        dsll t2, t0, 3
+        daddu t2, t2, s3
+        ld t3, 0(t2)        # what the page should hold
+        ld v0, 0(t1)
+        bne v0, t3, wrong
+        dsrl t0, s0, 16
+        andi t0, t0, 1
+        beq t0, zero, again # half of the accesses are loads only
+        nop
+        daddiu s1, s1, 1
+        sd s1, 0(t1)
+        b again
+        sd s1, 0(t2)
+wrong:  {HALT}
+        .align 3
+names:  .dword 0xffffffff80040000, 0xffffffffa0040000, 0x9800000000040000, 0x9000000000040000
+        .dword 0x0000000000040000, 0xc000000000040000, 0x0000000010040000, 0xffffffffc0040000
+        "
+    )
 }
 
 /// A generator of test cases: the same seed gives the same run (splitmix64).

@@ -1,0 +1,296 @@
+"""The global disk cache: what one VM has read from a disk, others read without I/O and without a copy.
+
+A machine page holds a block of an image as long as somebody maps it, and longer if there is room. A VM that
+reads whole aligned pages gets them mapped read-only in place of its own; the first write to one faults, and
+Disco copies it (`Pages.unshare`). So the page caches, programs and libraries of all VMs on one image are in
+machine memory once. The guest notices nothing: it is as if its disk had written the pages.
+
+Only blocks that nobody can write are cached: those of an image that is open read-only or as the base of
+copy-on-write disks. What a VM has written itself is copied to it, like all that is not whole aligned pages.
+
+Which pages are cached is decided here, between rounds; the engine fills, maps and copies them. Of the
+pages that no VM maps, the one that was cached first goes first.
+
+Source: Disco (SOSP'97) section 4.2.5.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from disco import _engine
+from disco._engine import Engine
+from disco.devices.virtio.queue import Range
+from disco.guests.platform import PAGE_SIZE
+from disco.hardware.machine import Machine
+from disco.monitor.memory import VmMemory
+from disco.storage.cow import BLOCK_BYTES, BLOCK_SECTORS
+from disco.storage.disk import SECTOR_BYTES, CacheableDisk
+
+assert BLOCK_BYTES == PAGE_SIZE, "a page holds a block"
+
+_ROW_BYTES = int(_engine.memmap_dtype["itemsize"])
+_USERS_AT = int(_engine.memmap_dtype["offsets"][_engine.memmap_dtype["names"].index("users")])
+_PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+#: How many pages more than needed are looked at for one that nobody maps, before the search is given up.
+_PATIENCE = 256
+
+
+@dataclass
+class CacheCounters:
+    """What became of the pages that guests have read, and of those of the cache.
+
+    Attributes:
+        hits: were in machine memory, and were mapped.
+        misses: were read from the disk into the cache, and mapped.
+        copied_unaligned: copied, since disk or memory were not at a page's beginning, or for less than a page.
+        copied_own: copied, since the VM's own disk has them, or it can be written.
+        copied_full: copied, since all that the cache may have is mapped.
+        evicted: pages that the cache gave up.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    copied_unaligned: int = 0
+    copied_own: int = 0
+    copied_full: int = 0
+    evicted: int = 0
+
+
+class _Image:
+    """The cached pages of one image: a machine page a block, 0 for none."""
+
+    def __init__(self, block_count: int) -> None:
+        self.pages = array("I", bytes(4 * block_count))
+
+
+class DiskCache:
+    """The cache of a machine.
+
+    Attributes:
+        capacity_pages: how many pages it may have.
+        counters: what has been counted.
+    """
+
+    def __init__(self, engine: Engine, machine: Machine, *, capacity_pages: int) -> None:
+        self.capacity_pages = capacity_pages
+        self.counters = CacheCounters()
+        self._engine = engine
+        self._memmap = engine.memmap().cast("B")
+        self._rows_per_node = len(self._memmap) // _ROW_BYTES // machine.nodes
+        self._orders = [machine.nodes_by_distance(node) for node in range(machine.nodes)]
+        self._images: dict[Hashable, _Image] = {}
+        #: Where each cached machine page belongs, the one cached first first.
+        self._places: dict[int, tuple[_Image, int]] = {}
+
+    @property
+    def pages(self) -> int:
+        """Machine pages in the cache, mapped or not."""
+        return len(self._places)
+
+    @property
+    def unused_pages(self) -> int:
+        """Those of them that no VM maps."""
+        return sum(not self._users(page) for page in self._places)
+
+    def image(self, key: Hashable, block_count: int) -> _Image:
+        """The cached pages of the image with that key."""
+        if (image := self._images.get(key)) is None:
+            image = self._images[key] = _Image(block_count)
+        return image
+
+    def map(
+        self,
+        disk: CacheableDisk,
+        image: _Image,
+        first: int,
+        count: int,
+        *,
+        vm: int,
+        ppn: int,
+        node: int,
+    ) -> list[tuple[int, int]]:
+        """Maps `count` blocks of an image from `first` on as the VM's pages from `ppn` on.
+
+        Args:
+            disk: where blocks that are not cached can be read.
+            node: where such blocks go, if there is room.
+
+        Returns:
+            Runs of blocks, as first and count, for which there is no room.
+
+        Raises:
+            DiskError: a block cannot be read; nothing has been mapped then.
+        """
+        pages = image.pages[first : first + count]
+        missing = pages.count(0)
+        if missing:
+            self._fill(disk, image, first, pages, missing, node)
+            missing_still = pages.count(0)
+            self.counters.misses += missing - missing_still
+        self.counters.hits += count - missing
+        if missing and missing_still:
+            return self._map_what_is_there(pages, first, vm=vm, ppn=ppn)
+        self._engine.map_cached(vm, ppn, pages.tobytes())
+        return []
+
+    def _map_what_is_there(
+        self, pages: array[int], first: int, *, vm: int, ppn: int
+    ) -> list[tuple[int, int]]:
+        left: list[tuple[int, int]] = []
+        for at, page in enumerate(pages):
+            if page:
+                self._engine.map_cached(vm, ppn + at, pages[at : at + 1].tobytes())
+            else:
+                left.append((first + at, 1))
+        self.counters.copied_full += len(left)
+        return left
+
+    def _fill(
+        self,
+        disk: CacheableDisk,
+        image: _Image,
+        first: int,
+        pages: array[int],
+        missing: int,
+        node: int,
+    ) -> None:
+        """Reads the blocks whose machine page is 0 in `pages`, and fills those in, as far as there is room."""
+        over = len(self._places) + missing - self.capacity_pages
+        if over > 0:
+            self._evict(over, keep=frozenset(pages), patience=_PATIENCE)
+        for start, count in _zeros(pages):
+            wanted = min(count, self.capacity_pages - len(self._places))
+            if wanted <= 0:
+                return
+            sector = (first + start) * BLOCK_SECTORS
+            new = self._allocate(disk.read(sector, wanted * BLOCK_SECTORS), node)
+            for at, page in enumerate(new, start):
+                pages[at] = image.pages[first + at] = page
+                self._places[page] = (image, first + at)
+
+    def _allocate(self, contents: bytes, node: int) -> list[int]:
+        new: list[int] = []
+        for candidate in self._orders[node]:
+            new += self._engine.fill_cache(candidate, contents[len(new) * PAGE_SIZE :])
+            if len(new) * PAGE_SIZE == len(contents):
+                break
+        return new
+
+    # -- giving up --------------------------------------------------------------------------
+
+    def reclaim(self, node: int, count: int = 64) -> bool:
+        """Frees up to `count` pages of a node that no VM maps. False: there is none."""
+        return self._evict(count, node=node, patience=len(self._places)) > 0
+
+    def _users(self, page: int) -> int:
+        return self._memmap[page * _ROW_BYTES + _USERS_AT]
+
+    def _evict(
+        self,
+        count: int,
+        *,
+        keep: frozenset[int] = frozenset(),
+        node: int | None = None,
+        patience: int,
+    ) -> int:
+        """Drops up to `count` unused pages; those in use on the way go to the end of the line."""
+        victims: list[int] = []
+        passed: list[int] = []
+        for page in self._places:
+            if len(victims) == count or len(passed) > patience:
+                break
+            is_elsewhere = node is not None and page // self._rows_per_node != node
+            if self._users(page) or page in keep or is_elsewhere:
+                passed.append(page)
+            else:
+                victims.append(page)
+        for page in passed:
+            self._places[page] = self._places.pop(page)
+        for page in victims:
+            image, block = self._places.pop(page)
+            image.pages[block] = 0
+        if victims:
+            self._engine.drop_cached(victims)
+        self.counters.evicted += len(victims)
+        return len(victims)
+
+
+def _zeros(pages: array[int]) -> list[tuple[int, int]]:
+    """The runs of zeros, as first index and length."""
+    runs: list[tuple[int, int]] = []
+    for at, page in enumerate(pages):
+        if page:
+            continue
+        if runs and sum(runs[-1]) == at:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((at, 1))
+    return runs
+
+
+class MappedReads:
+    """The reads of one VM from one disk, through the cache: a `PageReader`."""
+
+    def __init__(self, *, cache: DiskCache, disk: CacheableDisk, memory: VmMemory) -> None:
+        """`memory` is the VM's."""
+        self._cache = cache
+        self._disk = disk
+        self._memory = memory
+        self._blocks = disk.sector_count // BLOCK_SECTORS
+
+    def read(self, sector: int, target: Sequence[Range]) -> list[tuple[int, list[Range]]]:
+        """Maps what can be mapped of a read; returns what is to be copied, as first sector and ranges.
+
+        Raises:
+            GuestMemoryError: a range is not RAM.
+            DiskError: the host cannot read the disk.
+        """
+        pieces = _Pieces()
+        counters = self._cache.counters
+        offset = sector * SECTOR_BYTES
+        for paddr, length in target:
+            whole = 0 if (paddr | offset) % PAGE_SIZE else length - length % PAGE_SIZE
+            if whole:
+                self._memory.check(paddr, whole)
+                self._map(offset, paddr, whole >> _PAGE_SHIFT, pieces)
+            if whole < length:
+                pieces.add(offset + whole, paddr + whole, length - whole)
+                counters.copied_unaligned += -(-(length - whole) // PAGE_SIZE)
+            offset += length
+        return pieces.done
+
+    def _map(self, offset: int, paddr: int, count: int, pieces: _Pieces) -> None:
+        first = offset >> _PAGE_SHIFT
+        for key, start, length in self._disk.cacheable_runs(first, count):
+            ppn = (paddr >> _PAGE_SHIFT) + start - first
+            if key is None:
+                left = [(start, length)]
+                self._cache.counters.copied_own += length
+            else:
+                image = self._cache.image(key, self._blocks)
+                memory = self._memory
+                left = self._cache.map(
+                    self._disk, image, start, length, vm=memory.vm, ppn=ppn, node=memory.node
+                )
+            for block, blocks in left:
+                at = (block - first) * PAGE_SIZE
+                pieces.add(offset + at, paddr + at, blocks * PAGE_SIZE)
+
+
+class _Pieces:
+    """What is left to copy: stretches of the disk, each with the memory that it goes to."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[int, list[Range]]] = []
+        self._end = -1
+
+    def add(self, offset: int, paddr: int, length: int) -> None:
+        """Stretches that follow each other on the disk are one; all begin at a sector."""
+        if offset == self._end:
+            self.done[-1][1].append((paddr, length))
+        else:
+            self.done.append((offset // SECTOR_BYTES, [(paddr, length)]))
+        self._end = offset + length

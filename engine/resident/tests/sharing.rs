@@ -1,0 +1,261 @@
+//! Pages of the disk cache under random operations, while guests of several VMs hammer what they map.
+//!
+//! Between short runs pages are cached, mapped in place of VMs' pages, given up, written from outside and taken
+//! away. Each guest compares its memory with a copy of its own and stops at a difference; the content of
+//! cached pages must stay as it was, whoever maps them; the tables must agree, and no TLB may allow a store to a
+//! shared page. All of it is the same with any number of host threads.
+
+mod guest;
+
+use std::collections::BTreeMap;
+
+use guest::{HAMMERED, HAMMERED_PAGES, PROGRAM, PROGRAM_PHYS, Random, hammer};
+use machine::tlb::entry_lo;
+use machine::{Cycles, Mpn, PAGE_BYTES, PhysAddr, Ppn};
+use resident::memmap::{Mapper, Owner};
+use resident::miss::machine_page;
+use resident::pmap::PageState;
+use resident::{Event, Monitor, MonitorConfig, MonitorError};
+
+const RAM_BYTES: u64 = 1 << 20;
+const VMS: u32 = 3;
+const NODES: u16 = 2;
+const SHADOWS: u64 = 0x3_0000;
+
+struct World {
+    monitor: Monitor,
+    random: Random,
+    /// Pages of the cache, and what each doubleword of them is.
+    cached: BTreeMap<Mpn, u64>,
+    free_at_start: usize,
+    unshared: usize,
+}
+
+impl World {
+    fn new(seed: u64, host_threads: usize) -> World {
+        let mut random = Random(seed);
+        let config = MonitorConfig {
+            node_of_cpu: vec![0, 1, 0],
+            nodes: NODES,
+            memory_bytes_per_node: 4 << 20,
+            tlb_entries: random.pick(&[8, 64]),
+            l2tlb_entries: random.pick(&[0, 16, 1024]),
+            host_threads,
+            ..guest::config()
+        };
+        let mut monitor = guest::machine(config);
+        for vm in 0..VMS {
+            assert_eq!(guest::create(&mut monitor, RAM_BYTES, 1), vm);
+        }
+        let free_at_start = (0..NODES).map(|node| monitor.free_pages(node).unwrap()).sum();
+        for vm in 0..VMS {
+            guest::store(&mut monitor, vm, PROGRAM_PHYS, &guest::assemble(&hammer()));
+            guest::store(&mut monitor, vm, SHADOWS, &[0; 8 * HAMMERED_PAGES as usize]);
+            guest::start(&mut monitor, vm, 0, vm as u16, PROGRAM + 0x400);
+        }
+        World { monitor, random, cached: BTreeMap::new(), free_at_start, unshared: 0 }
+    }
+
+    fn run(&mut self) {
+        let until = Cycles(self.monitor.now().0 + 40_000);
+        while self.monitor.now() < until {
+            for event in self.monitor.run(until) {
+                let Event::PageFault { vm, page, protected, node, .. } = event else {
+                    panic!("a guest read something wrong: {event:?}");
+                };
+                self.provide(vm, page, node.0, protected);
+            }
+        }
+    }
+
+    fn provide(&mut self, vm: u32, page: Ppn, node: u16, protected: bool) {
+        assert_eq!(self.monitor.is_shared(vm, page).unwrap(), protected, "nothing else is protected here");
+        if protected {
+            self.monitor.unshare_page(vm, page, node).unwrap().expect("room");
+            self.unshared += 1;
+        } else {
+            guest::provide(&mut self.monitor, vm, page, node);
+        }
+    }
+
+    /// Writes a VM's memory from outside, as a device would.
+    fn store(&mut self, vm: u32, paddr: u64, value: u64) {
+        while let Err(error) = self.monitor.write_physical(vm, PhysAddr(paddr), &value.to_le_bytes()) {
+            let MonitorError::NotPresent { page, .. } = error else { panic!("{error}") };
+            let is_shared = self.monitor.is_shared(vm, page).unwrap();
+            self.provide(vm, page, 0, is_shared);
+        }
+    }
+
+    /// A page that the guest is not in the middle of.
+    fn some_page(&mut self, vm: u32) -> u32 {
+        const S0: usize = 16;
+        let state = self.monitor.inspect(vm, 0, |_, regs| regs.gpr[S0]).unwrap();
+        let busy = (state % u64::from(HAMMERED_PAGES)) as u32;
+        let offset = 1 + self.random.below(HAMMERED_PAGES as usize - 1) as u32;
+        HAMMERED + (busy + offset) % HAMMERED_PAGES
+    }
+
+    fn change(&mut self) {
+        let vm = self.random.below(VMS as usize) as u32;
+        let page = self.some_page(vm);
+        let shadow = SHADOWS + 8 * u64::from(page - HAMMERED);
+        match self.random.below(8) {
+            0 | 1 => self.fill(),
+            2..=4 => {
+                let known: Vec<(Mpn, u64)> = self.cached.iter().map(|(mpn, value)| (*mpn, *value)).collect();
+                if known.is_empty() {
+                    return;
+                }
+                let (mpn, value) = self.random.pick(&known);
+                self.monitor.map_cached(vm, Ppn(page), &[mpn]).unwrap();
+                assert_eq!(self.monitor.vm(vm).unwrap().pmap.row(Ppn(page)).mpn, mpn.0);
+                self.store(vm, shadow, value);
+            }
+            5 => {
+                let known: Vec<Mpn> = self.cached.keys().copied().collect();
+                if let Some(mpn) = known.first() {
+                    self.monitor.drop_cached(&[*mpn]).unwrap();
+                    self.cached.remove(mpn);
+                }
+            }
+            6 => {
+                if self.monitor.vm(vm).unwrap().pmap.row(Ppn(page)).state().has_page() {
+                    self.monitor.unmap_page(vm, Ppn(page)).unwrap();
+                    self.store(vm, shadow, 0);
+                }
+            }
+            _ => {
+                let value = self.random.next();
+                self.store(vm, u64::from(page) * PAGE_BYTES, value);
+                self.store(vm, shadow, value);
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        let values: Vec<u64> = (0..1 + self.random.below(3)).map(|_| self.random.next()).collect();
+        let page = |value: &u64| value.to_le_bytes().repeat(PAGE_BYTES as usize / 8);
+        let mut contents: Vec<u8> = values.iter().flat_map(page).collect();
+        contents.extend([1, 2, 3]); // fills no page
+        let node = self.random.below(usize::from(NODES)) as u16;
+        let pages = self.monitor.fill_cache(node, &contents).unwrap();
+        assert_eq!(pages.len(), values.len(), "there is room");
+        self.cached.extend(pages.into_iter().zip(values));
+    }
+
+    /// Both tables against each other, the cache's content, the free lists, and every TLB entry.
+    fn check(&mut self) {
+        for (mpn, value) in &self.cached {
+            let mut bytes = vec![0; PAGE_BYTES as usize];
+            self.monitor.memory().read(mpn.address(), &mut bytes);
+            assert!(guest::dwords(&bytes).iter().all(|dword| dword == value), "cached page {mpn} was written");
+        }
+        let mut users: BTreeMap<Mpn, Vec<Mapper>> = BTreeMap::new();
+        for vm in 0..VMS {
+            for (page, row) in self.monitor.vm(vm).unwrap().pmap.present() {
+                assert_eq!(row.writable != 0, row.state() == PageState::Private, "{page}");
+                users.entry(Mpn(row.mpn)).or_default().push(Mapper { vm, ppn: page.0 });
+            }
+        }
+        let (mut guest_pages, mut cached_pages) = (0, 0);
+        for mpn in (0..self.monitor.memmap().table().rows() as u32).map(Mpn) {
+            let row = self.monitor.memmap().row(mpn);
+            guest_pages += usize::from(row.owner == Owner::Guest as u8);
+            cached_pages += usize::from(row.owner == Owner::Cache as u8);
+            assert_eq!(row.owner == Owner::Cache as u8, self.cached.contains_key(&mpn), "{mpn}");
+            if row.owner != Owner::Monitor as u8 {
+                let expected = users.remove(&mpn).unwrap_or_default();
+                assert_eq!(usize::from(row.users), expected.len());
+                assert_eq!(self.monitor.memmap().users(mpn), expected);
+            }
+        }
+        let free: usize = (0..NODES).map(|node| self.monitor.free_pages(node).unwrap()).sum();
+        assert_eq!(free + guest_pages + cached_pages, self.free_at_start, "no page is lost");
+        (0..VMS).for_each(|vm| self.check_tlbs(vm));
+    }
+
+    fn check_tlbs(&mut self, vm: u32) {
+        let entries: Vec<_> =
+            self.monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().copied().collect()).unwrap();
+        let state = self.monitor.vm(vm).unwrap();
+        let writable: BTreeMap<u32, u8> = state.pmap.present().map(|(_, row)| (row.mpn, row.writable)).collect();
+        for lo in entries.iter().flat_map(|entry| entry.lo).filter(|lo| lo & entry_lo::V != 0) {
+            let may_write = writable.get(&machine_page(lo).0);
+            let may_write = *may_write.unwrap_or_else(|| panic!("VM {vm} has not the page {}", machine_page(lo)));
+            assert!(may_write != 0 || lo & entry_lo::D == 0, "a shared page may be written");
+        }
+    }
+
+    fn counted(&mut self) -> Vec<(&'static str, u64)> {
+        (0..VMS).flat_map(|vm| self.monitor.counters(vm, 0).unwrap().rows()).collect()
+    }
+}
+
+#[test]
+fn guests_see_what_was_mapped_for_them_and_never_what_others_write() {
+    let mut unshared = 0;
+    for seed in 0..8 {
+        let outcomes = [1, 3].map(|host_threads| {
+            let mut world = World::new(seed, host_threads);
+            for _ in 0..50 {
+                world.run();
+                for _ in 0..world.random.below(16) {
+                    world.change();
+                }
+                world.check();
+            }
+            (world.counted(), world.unshared, world.cached.len())
+        });
+        assert!(outcomes[0] == outcomes[1], "seed {seed}: other counts with several host threads");
+        unshared += outcomes[0].1;
+    }
+    assert!(unshared > 500, "shared pages were written: {unshared}");
+}
+
+#[test]
+fn a_page_that_the_cache_gave_up_is_not_copied_for_its_last_user() {
+    let mut monitor = guest::machine(guest::config());
+    let vms = [0, 1].map(|_| guest::create(&mut monitor, RAM_BYTES, 1));
+    let pages = monitor.fill_cache(0, &[7; PAGE_BYTES as usize]).unwrap();
+    for vm in vms {
+        monitor.map_cached(vm, Ppn(3), &pages).unwrap();
+    }
+    monitor.drop_cached(&pages).unwrap();
+    assert_ne!(monitor.unshare_page(vms[0], Ppn(3), 0).unwrap(), Some(pages[0]), "the other has it");
+    assert_eq!(monitor.unshare_page(vms[1], Ppn(3), 0).unwrap(), Some(pages[0]));
+    monitor.write_physical(vms[1], PhysAddr(0x3000), &[8]).unwrap();
+    assert_eq!(guest::load(&mut monitor, vms[0], 0x3000, 2), [7, 7]);
+    assert_eq!(guest::load(&mut monitor, vms[1], 0x3000, 2), [8, 7]);
+}
+
+#[test]
+fn what_cannot_be_mapped_is_refused_and_nothing_has_changed() {
+    let mut monitor = guest::machine(guest::config());
+    let vm = guest::create(&mut monitor, RAM_BYTES, 1);
+    let page = monitor.fill_cache(0, &[7; PAGE_BYTES as usize]).unwrap()[0];
+    let last = Ppn((RAM_BYTES / PAGE_BYTES) as u32 - 1);
+    let too_far = monitor.map_cached(vm, last, &[page, page]);
+    assert!(matches!(too_far, Err(MonitorError::PageState { state: "nothing", .. })), "{too_far:?}");
+    for strange in [Mpn(0), Mpn(page.0 + 1), Mpn(u32::MAX)] {
+        assert_eq!(monitor.map_cached(vm, Ppn(0), &[page, strange]), Err(MonitorError::NotCached(strange)));
+        assert_eq!(monitor.drop_cached(&[page, strange]), Err(MonitorError::NotCached(strange)));
+    }
+    assert_eq!(monitor.vm(vm).unwrap().pmap.present().count(), 0);
+    let absent = monitor.unshare_page(vm, Ppn(0), 0);
+    assert!(matches!(absent, Err(MonitorError::PageState { needed: "shared", .. })), "{absent:?}");
+    monitor.map_cached(vm, Ppn(0), &[page, page]).unwrap(); // one page may be there twice
+    assert_eq!(monitor.memmap().row(page).users, 2);
+    monitor.destroy_vm(vm).unwrap();
+    assert_eq!(monitor.memmap().row(page).users, 0);
+}
+
+#[test]
+fn the_cache_takes_no_more_than_the_node_has() {
+    let mut monitor = guest::machine(MonitorConfig { memory_bytes_per_node: 1 << 20, ..guest::config() });
+    let free = monitor.free_pages(0).unwrap();
+    let pages = monitor.fill_cache(0, &vec![1; 2 << 20]).unwrap();
+    assert_eq!((pages.len(), monitor.free_pages(0).unwrap()), (free, 0));
+    monitor.drop_cached(&pages).unwrap();
+    assert_eq!(monitor.free_pages(0).unwrap(), free);
+}
