@@ -263,7 +263,11 @@ def _conclude(
         return
     for name, rows in compared.items():
         Console().print(services.tables(rows, title=f"Services of the kernel of VM '{name}'"))
-    if not compared:
+    if options.report == "memory":
+        from disco.observe import memory
+
+        Console().print(memory.tables(monitor.fullest or monitor.footprint()))
+    elif not compared:
         Console().print(tables(result))
 
 

@@ -111,6 +111,16 @@ class LoadedKernel:
         """First physical address behind the kernel."""
         return self.segments[-1].region.end
 
+    @property
+    def image_end(self) -> int:
+        """First physical address behind the kernel that will run.
+
+        One that unpacks itself is linked just behind what it unpacks.
+        Source: Linux, arch/mips/boot/compressed/calc_vmlinuz_load_addr.c.
+        """
+        first = self.segments[0].paddr
+        return first if first >= _SELF_UNPACKING_BASE else self.end
+
 
 @dataclass(frozen=True)
 class Layout:

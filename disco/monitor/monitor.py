@@ -44,6 +44,7 @@ from disco.hardware.machine import Machine
 from disco.monitor.accounting import Clock, Pace, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.diskcache import DiskCache, MappedReads
+from disco.monitor.footprint import Footprint, footprint_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
 from disco.monitor.pools import SLICE_ROUNDS, Pools
@@ -85,6 +86,7 @@ class Monitor:
         clock: host time spent.
         subnet: the virtual subnet, for VMs that are made with `network=True`.
         disk_cache: blocks of disks in machine memory.
+        fullest: what memory was used for when VMs had most of it, of the moments just before one ended.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Monitor:
             clock_hz=self.machine.clock_hz, now=lambda: self._engine.now, warn=warn
         )
         self._pace = Pace()
+        self.fullest: Footprint | None = None
         self._living: dict[int, VirtualMachine] = {}
         self._followed: list[Followed] = []
         self._handlers: Mapping[type[Event], Callable[[VirtualMachine, Any], None]] = {
@@ -459,6 +462,9 @@ class Monitor:
         self._end(vm, Status.STOPPED, GuestStopped(vm=vm.name, vcpu=vcpu, pc=pc, cause=cause))
 
     def _end(self, vm: VirtualMachine, status: Status, error: DiscoError | None = None) -> None:
+        now = self.footprint()
+        if self.fullest is None or _size(now) > _size(self.fullest):
+            self.fullest = now
         del self._living[vm.number]
         vm.end(status, error)
         self._pools.remove(vm.number)
@@ -513,6 +519,10 @@ class Monitor:
     def pages_by_owner(self) -> dict[str, tuple[int, ...]]:
         """Machine pages now: "free", "guest", "monitor" and "cache", each by node."""
         return pages_by_owner(self._engine, self.machine.nodes)
+
+    def footprint(self) -> Footprint:
+        """What the memory of the living VMs is used for, and who shares it."""
+        return footprint_of(self._engine, tuple(self._living.values()))
 
     def follow(self, vm: VirtualMachine, kind: str = "any") -> Followed | None:
         """Runs until the VM's next miss of this kind is through all its steps.
@@ -576,6 +586,10 @@ def _root(
             raise ConfigError(f"VM '{vm}': a disk for its root asked, but its image is in memory")
         return []
     return [DiskChoice(image.disk, Mode.COW) if wish is None else wish]
+
+
+def _size(footprint: Footprint) -> int:
+    return sum(footprint.virtual_by_use.values())
 
 
 def _cache_pages(machine: Machine, mib: int | None) -> int:

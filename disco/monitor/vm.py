@@ -122,6 +122,7 @@ class VirtualMachine:
     Attributes:
         config: what was asked for.
         number: the engine's number, from 0 in the order of creation.
+        kernel_end: first physical address behind its kernel.
         kernel_bits: 32 or 64, the width of its kernel's addresses.
         console: what the guest has printed.
         hvc: what it has printed on its virtio console, if it has one.
@@ -142,6 +143,7 @@ class VirtualMachine:
         """`software` is what it boots; `pages_of` says who is asked first for what is read from a disk."""
         self.config = config
         self.number = number
+        self.kernel_end = software.kernel.image_end
         self.kernel_bits = software.kernel.bits
         self.console = Console()
         self.hvc = Console()

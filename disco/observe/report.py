@@ -7,7 +7,7 @@
               its address on the subnet and its traffic there;
               per vCPU: CPU, where its time went, turns and moves
     memory    what the VMs together have, what the machine spends on it, the most that this process
-              has had of the host's, pages by node and owner
+              has had of the host's, pages by node and owner; and what it was used for when the VMs had most
     disk_cache  what became of the pages that VMs read from disks, and what the cache has
     time      simulated and host time, the share of the latter that was spent in Python, and the host
               time that all threads together spent on translating guest code
@@ -66,6 +66,7 @@ def report(monitor: Monitor) -> Report:
             "virtual_bytes": sum(vm["memory"]["virtual_bytes"] for vm in vms),
             "machine_bytes": sum(vm["memory"]["machine_bytes"] for vm in vms),
             "host_peak_bytes": host_peak_bytes(),
+            "footprint": (monitor.fullest or monitor.footprint()).as_data(),
             "nodes": [
                 {
                     "node": node,

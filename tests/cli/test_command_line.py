@@ -54,6 +54,9 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
         kinds = ("l2tlb_hits", "virtual_hits", "kernel_segment", "forwarded")
         assert 0 < sum(vm["tlb"][kind] for kind in kinds) <= vm["traps"]["tlb_refill"]
         assert vm["memory"]["virtual_bytes"] == sum(vm["memory"]["bytes_by_node"])
+    footprint = result["memory"]["footprint"]
+    assert list(footprint["vms"]) == ["vm1", "vm2"]
+    assert footprint["ratio"] <= 1
     assert 0 < result["memory"]["virtual_bytes"] <= result["memory"]["machine_bytes"]
     assert result["time"]["cycles"] >= 0  # of the round in which the last VM ended, the beginning
     assert result["time"]["wall_seconds"] > 0

@@ -228,6 +228,9 @@ class Engine:
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:
         self.vms[vm].pmap["writable"][ppn] = writable
 
+    def footprint(self, kernels: Mapping[int, int]) -> tuple[list[Any], list[Any], list[Any], int]:
+        return [], [], [], 0
+
     def is_shared(self, vm: int, ppn: int) -> bool:
         return False
 

@@ -34,6 +34,11 @@ impl Engine {
     }
 }
 
+/// [`resident::Footprint`] as Python has it: pages of VMs by use, machine pages by use, pages that two VMs have in
+/// common, pages of the cache that nobody maps.
+type FootprintRows =
+    (Vec<(u32, &'static str, u64, u64, u64)>, Vec<(&'static str, u64)>, Vec<(u32, u32, u64)>, u64);
+
 #[pymethods]
 impl Engine {
     #[new]
@@ -214,6 +219,17 @@ impl Engine {
 
     fn is_shared(&mut self, vm: u32, ppn: u32) -> PyResult<bool> {
         self.monitor.is_shared(vm, Ppn(ppn)).map_err(to_py)
+    }
+
+    fn footprint(&mut self, kernels: BTreeMap<u32, u32>) -> PyResult<FootprintRows> {
+        let kernels = kernels.into_iter().map(|(vm, end)| (vm, Ppn(end))).collect();
+        let found = self.monitor.footprint(&kernels).map_err(to_py)?;
+        let vms = found.vms.iter().map(|((vm, kind), pages)| {
+            (*vm, kind.name(), pages.virtual_pages, pages.shared_pages, pages.machine_bytes)
+        });
+        let machine = found.machine_pages.iter().map(|(kind, pages)| (kind.name(), *pages));
+        let common = found.common.iter().map(|((one, other), pages)| (*one, *other, *pages));
+        Ok((vms.collect(), machine.collect(), common.collect(), found.unused_cache_pages))
     }
 
     fn free_pages(&self, node: u16) -> PyResult<usize> {

@@ -12,6 +12,7 @@
 mod census;
 mod config;
 mod error;
+mod footprint;
 mod pages;
 mod plan;
 mod rounds;
@@ -19,6 +20,7 @@ mod sharing;
 
 pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
+pub use footprint::{Footprint, Use};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -259,3 +259,42 @@ fn the_cache_takes_no_more_than_the_node_has() {
     monitor.drop_cached(&pages).unwrap();
     assert_eq!(monitor.free_pages(0).unwrap(), free);
 }
+
+#[test]
+fn the_footprint_counts_each_machine_page_once_and_names_who_shares_it() {
+    let mut monitor = guest::machine(guest::config());
+    let vms = [0, 1, 2].map(|_| guest::create(&mut monitor, RAM_BYTES, 1));
+    let pages = monitor.fill_cache(0, &[7; 5 * PAGE_BYTES as usize]).unwrap();
+    monitor.map_cached(vms[0], Ppn(0x40), &pages[..4]).unwrap();
+    monitor.map_cached(vms[1], Ppn(0x50), &pages[..2]).unwrap();
+    monitor.map_cached(vms[2], Ppn(0x60), &pages[..1]).unwrap();
+    guest::store(&mut monitor, vms[0], PROGRAM_PHYS, &guest::assemble(guest::HALT));
+    guest::store(&mut monitor, vms[0], SHADOWS, &[1]);
+    guest::start(&mut monitor, vms[0], 0, 0, PROGRAM);
+    guest::run_to_halt(&mut monitor, 1_000_000);
+    let kernels = vms.map(|vm| (vm, Ppn(0x40))).into_iter().collect();
+    let found = monitor.footprint(&kernels).unwrap();
+    let page = PAGE_BYTES;
+    let rows: Vec<_> = found
+        .vms
+        .iter()
+        .map(|((vm, kind), pages)| {
+            (*vm, kind.name(), pages.virtual_pages, pages.shared_pages, pages.machine_bytes)
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            (0, "kernel_text", 1, 0, page),
+            (0, "buffer_cache", 4, 2, 2 * page + page / 2 + page / 3),
+            (0, "anonymous", 1, 0, page),
+            (1, "buffer_cache", 2, 2, page / 2 + page / 3),
+            (2, "buffer_cache", 1, 1, page / 3),
+        ]
+    );
+    let machine: Vec<_> = found.machine_pages.iter().map(|(kind, pages)| (kind.name(), *pages)).collect();
+    assert_eq!(machine, [("kernel_text", 1), ("buffer_cache", 4), ("anonymous", 1)]);
+    let common: Vec<_> = found.common.into_iter().collect();
+    assert_eq!(common, [((0, 1), 2), ((0, 2), 1), ((1, 2), 1)]);
+    assert_eq!(found.unused_cache_pages, 1);
+}
