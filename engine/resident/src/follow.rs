@@ -152,13 +152,54 @@ impl Follower {
         let is_forwarded = has("forward");
         match self.wanted {
             MissKind::Any => true,
-            MissKind::L2Tlb => {
-                steps.iter().any(|step| step.kind == "l2tlb" && step.values.contains(&("hit", Value::Flag(true))))
-                    && !is_forwarded
-            }
+            MissKind::L2Tlb => is_alone(steps) && !has("kernel segment") && !is_forwarded && has_l2tlb_hit(steps),
             MissKind::Forwarded => is_forwarded && !has("page fault"),
-            MissKind::Kernel => has("kernel segment") && !is_forwarded && !has("page fault"),
+            MissKind::Kernel => is_alone(steps) && has("kernel segment") && !is_forwarded && !has("page fault"),
             MissKind::PageFault => has("page fault"),
         }
+    }
+}
+
+/// Whether the access went on once there was an entry: no interrupt came between, with misses of its own.
+fn is_alone(steps: &[Step]) -> bool {
+    steps.iter().position(|step| step.kind == "insert") == steps.len().checked_sub(1)
+}
+
+fn has_l2tlb_hit(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.kind == "l2tlb" && step.values.contains(&("hit", Value::Flag(true))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a follower makes of a miss at 0x1000 with these steps; `true` and `false` are answers of the
+    /// second-level TLB.
+    fn follow(wanted: MissKind, kinds: &[&'static str]) -> bool {
+        let mut follower = Follower::new(wanted);
+        follower.miss(0x1000);
+        for kind in kinds {
+            let hit = |hit| vec![("hit", Value::Flag(hit))];
+            match *kind {
+                "hit" => follower.step("l2tlb", 0, hit(true)),
+                "no hit" => follower.step("l2tlb", 0, hit(false)),
+                kind => follower.step(kind, 0, Vec::new()),
+            }
+        }
+        assert_eq!(follower.executed(0x2000), None, "another instruction");
+        follower.executed(0x1000).is_some()
+    }
+
+    #[test]
+    fn a_miss_that_an_interrupt_has_come_into_is_of_no_plain_kind() {
+        let interrupted =
+            ["miss", "hit", "insert", "privileged", "miss", "no hit", "kernel segment", "pmap", "insert"];
+        for wanted in [MissKind::L2Tlb, MissKind::Kernel] {
+            assert!(!follow(wanted, &interrupted), "{wanted:?}");
+        }
+        assert!(follow(MissKind::L2Tlb, &["miss", "hit", "insert"]));
+        assert!(follow(MissKind::Kernel, &["miss", "no hit", "kernel segment", "pmap", "pmap", "insert"]));
+        assert!(!follow(MissKind::Kernel, &["miss", "hit", "insert"]));
+        assert!(follow(MissKind::Any, &interrupted));
     }
 }
