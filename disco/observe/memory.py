@@ -32,27 +32,22 @@ def _tables(footprint: Footprint) -> Iterator[RenderableType]:
     names = list(footprint.vms)
     by_use = Table()
     by_use.add_column("")
-    for name in (*names, "virtual", "machine"):
-        by_use.add_column(name, justify="right")
-    virtual, machine = footprint.virtual_by_use, footprint.machine_bytes
-    for use in USES:
-        sizes = [footprint.vms[name][use].virtual_bytes for name in names]
-        by_use.add_row(_NAMES[use], *map(_mib, (*sizes, virtual[use], machine[use])))
+    for heading in (*map(_NAMES.__getitem__, USES), "all", "shared", "its part"):
+        by_use.add_column(heading, justify="right")
+    for name in names:
+        parts = [footprint.vms[name][use] for use in USES]
+        sums = (
+            sum(part.virtual_bytes for part in parts),
+            sum(part.shared_bytes for part in parts),
+            sum(part.machine_bytes for part in parts),
+        )
+        by_use.add_row(name, *map(_mib, (*(part.virtual_bytes for part in parts), *sums)))
     by_use.add_section()
-    for label, attribute in (
-        ("virtual", "virtual_bytes"),
-        ("of it shared", "shared_bytes"),
-        ("machine", "machine_bytes"),
+    for label, sizes in (
+        ("virtual", footprint.virtual_by_use),
+        ("machine", footprint.machine_bytes),
     ):
-        sizes = [
-            sum(getattr(part, attribute) for part in footprint.vms[name].values()) for name in names
-        ]
-        totals = {
-            "virtual": (_mib(sum(virtual.values())), ""),
-            "of it shared": ("", ""),
-            "machine": ("", _mib(sum(machine.values()))),
-        }[label]
-        by_use.add_row(label, *map(_mib, sizes), *totals)
+        by_use.add_row(label, *(_mib(sizes[use]) for use in USES), _mib(sum(sizes.values())))
     yield "Memory by use, in MiB"
     yield by_use
     yield (

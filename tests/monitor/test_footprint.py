@@ -103,7 +103,7 @@ def test_the_table_has_all_uses_and_who_shares(monitor):
         "buffer cache",
         "anonymous",
         "Disco",
-        "of it shared",
+        "its part",
         "machine / virtual: 0.",
         "in common",
     ):
