@@ -29,7 +29,7 @@ pub struct Fields {
 /// Takes a word apart. Words that are no instruction of the table give [`Op::Reserved`].
 #[inline]
 pub fn decode(word: u32) -> Insn {
-    take_apart(row_of(word).op, word)
+    take_apart(claim_of(word).op, word)
 }
 
 /// Puts a word together. Bits outside the fields of the row are dropped.
@@ -45,11 +45,16 @@ pub fn encode(op: Op, fields: Fields) -> u32 {
 
 /// The row that claims `word`; the row of Reserved when no other does.
 pub fn row_of(word: u32) -> &'static Row {
+    claim_of(word).row
+}
+
+#[inline]
+fn claim_of(word: u32) -> &'static Claim {
     let index = &*INDEX;
     let start = index.starts[INDEX_KEYS[(word >> 26) as usize].bucket(word)];
-    index.rows[usize::from(start)..]
+    index.claims[usize::from(start)..]
         .iter()
-        .find(|row| row.matches(word))
+        .find(|claim| word & claim.mask == claim.value)
         .expect("every bucket ends with the row of Reserved, which matches every word")
 }
 
@@ -121,11 +126,25 @@ const fn index_keys() -> [Key; 64] {
     keys
 }
 
+/// What the search needs of a row, so that it does not touch the rows themselves.
+struct Claim {
+    mask: u32,
+    value: u32,
+    op: Op,
+    row: &'static Row,
+}
+
+impl Claim {
+    fn of(row: &'static Row) -> Claim {
+        Claim { mask: row.mask, value: row.value, op: row.op, row }
+    }
+}
+
 struct Index {
-    /// Of each bucket, where in `rows` it begins.
+    /// Of each bucket, where in `claims` it begins.
     starts: Vec<u16>,
     /// The buckets one after the other.
-    rows: Vec<&'static Row>,
+    claims: Vec<Claim>,
 }
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
@@ -137,12 +156,12 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
             buckets[bucket].push(row);
         }
     }
-    let mut index = Index { starts: Vec::with_capacity(BUCKET_COUNT), rows: Vec::new() };
+    let mut index = Index { starts: Vec::with_capacity(BUCKET_COUNT), claims: Vec::new() };
     for bucket in buckets {
-        let start = index.rows.len().try_into().expect("the buckets hold under 65536 rows");
+        let start = index.claims.len().try_into().expect("the buckets hold under 65536 rows");
         index.starts.push(start);
-        index.rows.extend(bucket);
-        index.rows.push(reserved);
+        index.claims.extend(bucket.into_iter().map(Claim::of));
+        index.claims.push(Claim::of(reserved));
     }
     index
 });

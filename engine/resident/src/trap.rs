@@ -48,9 +48,9 @@ pub struct Monitored<'a> {
 /// Since when guest instructions have run that nobody has accounted for yet, and in which mode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Since {
-    instructions: u64,
     now: Cycles,
     pc: u64,
+    instructions: u64,
     is_user: bool,
 }
 

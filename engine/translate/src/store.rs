@@ -374,9 +374,12 @@ impl Kept {
         let Request { page: code, memory, pc, float_model, .. } = request;
         let head = (*pc % PAGE_BYTES / 4) as usize;
         let absent = store.thunks.absent();
-        let reached: Vec<bool> = (0..PAGE_INSNS).map(|index| code.is_decoded(index)).collect();
-        let mut decoded = [None; PAGE_INSNS];
-        let mut insn_at = |index: usize| *decoded[index].get_or_insert_with(|| code.decode_one(memory, index));
+        let reached = code.decoded();
+        let mut decoded = reached;
+        let mut insn_at = |index: usize| match std::mem::replace(&mut decoded[index], true) {
+            true => code.insn(index),
+            false => code.decode_one(memory, index),
+        };
         let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
         if !is_translated(insn_at(head)) {
             return Made::Never;

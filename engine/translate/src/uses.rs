@@ -49,7 +49,12 @@ impl Registers {
 
     /// The numbers.
     pub fn iter(self) -> impl Iterator<Item = u8> {
-        (0..REGISTER_COUNT as u8).filter(move |register| self.0 >> register & 1 != 0)
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let lowest = (rest != 0).then(|| rest.trailing_zeros() as u8);
+            rest &= rest.wrapping_sub(1);
+            lowest
+        })
     }
 }
 

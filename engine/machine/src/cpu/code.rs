@@ -12,6 +12,7 @@
 //! and INS whose field does not fit.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use mips::{Insn, Op};
 use rustc_hash::FxBuildHasher;
@@ -125,11 +126,6 @@ impl CodePage {
         self.lengths[index % PAGE_INSNS]
     }
 
-    /// Whether the instruction at `index` has been reached before.
-    pub fn is_decoded(&self, index: usize) -> bool {
-        self.length(index) != UNDECODED
-    }
-
     /// Length of the run from `index`, which is decoded and no open branch, counted or not.
     pub(super) fn plain_length(&self, index: usize) -> u8 {
         self.length(index) & !COUNTED
@@ -142,7 +138,7 @@ impl CodePage {
 
     /// The instruction at `index`; meaningful once a run through it is decoded.
     #[inline(always)]
-    pub(super) fn insn(&self, index: usize) -> Insn {
+    pub fn insn(&self, index: usize) -> Insn {
         self.insns[index % PAGE_INSNS]
     }
 
@@ -150,6 +146,11 @@ impl CodePage {
     #[inline(always)]
     pub(super) fn run(&self, first: usize, last: usize) -> &[Insn] {
         &self.insns[first..last]
+    }
+
+    /// Which instructions have been reached before.
+    pub fn decoded(&self) -> [bool; PAGE_INSNS] {
+        self.lengths.map(|length| length != UNDECODED)
     }
 
     /// Decodes the instruction at `index` alone.
@@ -222,7 +223,7 @@ fn prepare(mut insn: Insn, is_32bit: bool) -> Insn {
         insn.op = Op::Reserved;
         return insn;
     }
-    match destination(insn.op) {
+    match DESTINATIONS[insn.op as usize] {
         Some(Destination::Rd) if insn.rd == 0 => insn.rd = SINK,
         Some(Destination::Rt) if insn.rt == 0 => insn.rt = SINK,
         _ => {}
@@ -246,6 +247,9 @@ enum Destination {
     Rd,
     Rt,
 }
+
+static DESTINATIONS: LazyLock<Vec<Option<Destination>>> =
+    LazyLock::new(|| Op::ALL.iter().map(|op| destination(*op)).collect());
 
 /// Where the result goes. SC and SCD read their `rt` too and look after register 0 themselves.
 fn destination(op: Op) -> Option<Destination> {
