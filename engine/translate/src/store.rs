@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use machine::cpu::{CodePage, PAGE_INSNS};
+use machine::cpu::CodePage;
 use machine::{MachineAddr, MachineMemory, PAGE_BYTES};
 use rustc_hash::FxBuildHasher;
 

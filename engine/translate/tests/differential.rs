@@ -635,7 +635,7 @@ fn random_programs_on_cpus_that_share_translations_do_the_same() {
     // Each program runs on all threads at once: they find each other's translations, and drop them.
     let run = || -> u64 {
         let mut count = 0;
-        while !is_over.load(SeqCst) {
+        loop {
             let result = run_program(first + count, &store, None);
             count += 1;
             if let Err(Difference { start, span, text }) = &result {
@@ -645,9 +645,14 @@ fn random_programs_on_cpus_that_share_translations_do_the_same() {
                 is_over.store(true, SeqCst);
             }
             barrier.wait();
+            // All look before one can say so of the next program, or who looks late would leave the others waiting.
+            let is_last = is_over.load(SeqCst);
+            barrier.wait();
             assert!(result.is_ok(), "the difference is above");
+            if is_last {
+                return count;
+            }
         }
-        count
     };
     let counts: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(run)).collect();
