@@ -344,7 +344,7 @@ class Monitor:
         """Runs all booted VMs until each has ended, or a limit is reached.
 
         Args:
-            seconds: limit of simulated time from now.
+            seconds: limit of simulated time from now, to the end of a round.
             wall_seconds: limit of host time; where it falls differs from run to run.
             until: asked every few rounds, at the same simulated times in each run.
 

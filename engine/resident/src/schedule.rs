@@ -247,7 +247,7 @@ impl Pool {
     }
 
     /// Every vCPU has a CPU to itself, and nothing will change that.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         !self.is_new && self.members().count() <= self.cpus.len()
     }
 

@@ -181,6 +181,61 @@ fn any_number_of_host_threads_gives_the_same_run() {
     }
 }
 
+/// Four VMs that have a CPU each: their rounds grow while nothing happens.
+fn spread(host_threads: usize) -> Monitor {
+    let mut monitor =
+        guest::machine(MonitorConfig { node_of_cpu: vec![0, 0, 1, 1], nodes: 2, host_threads, ..guest::config() });
+    for (cpu, source) in (0..).zip([busy(2000), sleeper(90_000, 20), worker(100_000, 6, 30_000), busy(100)]) {
+        guest::boot(&mut monitor, RAM_BYTES, cpu, &source);
+    }
+    monitor
+}
+
+#[test]
+fn rounds_grow_while_nothing_happens_and_are_short_after_an_event() {
+    let mut monitor = spread(1);
+    let quantum = guest::config().quantum.0;
+    let (mut lengths, mut longest, mut is_eventful) = (Vec::new(), quantum, false);
+    while monitor.now() < Cycles(END) && monitor.next_event().is_some() {
+        let before = monitor.now().0;
+        for event in monitor.run(Cycles(before + 1)) {
+            is_eventful = true;
+            if let Event::PageFault { vm, page, node, .. } = event {
+                guest::provide(&mut monitor, vm, page, node.0);
+            }
+        }
+        let length = monitor.now().0 - before;
+        if length == 0 {
+            assert!(is_eventful, "it has stopped for nothing");
+            continue;
+        }
+        // Those that begin in the middle of their length are shorter.
+        assert!(length.is_multiple_of(quantum) && length <= longest, "{length} at {before}, {longest} expected");
+        longest = if is_eventful { quantum } else { (2 * longest).min(8 * quantum) };
+        is_eventful = false;
+        lengths.push(length / quantum);
+    }
+    assert!([1, 2, 4, 8].iter().all(|quanta| lengths.contains(quanta)), "{lengths:?}");
+}
+
+#[test]
+fn long_rounds_do_not_depend_on_pieces_or_host_threads() {
+    let run = |host_threads: usize, piece: u64| {
+        let mut monitor = spread(host_threads);
+        let mut events = Vec::new();
+        while monitor.now() < Cycles(END) && monitor.next_event().is_some() {
+            let until = (monitor.now().0 + piece).min(END);
+            events.extend(run_logged(&mut monitor, until));
+        }
+        (events, [0, 1, 2, 3].map(|vm| monitor.counters(vm, 0).unwrap().rows()), monitor.now())
+    };
+    let whole = run(1, END);
+    assert_eq!(whole.0.iter().filter(|event| matches!(event, Event::VcpuStopped { .. })).count(), 4);
+    for (host_threads, piece) in [(1, 1), (1, 20_000), (2, 77_777), (4, 160_000), (2, 300_001), (4, END)] {
+        assert_eq!(run(host_threads, piece), whole, "{host_threads} threads, pieces of {piece}");
+    }
+}
+
 #[test]
 fn a_run_in_pieces_is_the_same_run() {
     let whole = run_mixed(1, &[END]);

@@ -107,11 +107,8 @@ impl Monitor {
         }
     }
 
-    /// Deals the pools when a round begins, once.
+    /// Deals the pools when a round begins.
     pub(super) fn deal(&mut self) {
-        if self.dealt.replace(self.now) == Some(self.now) {
-            return;
-        }
         let (now, quantum) = (self.now, self.config.quantum.0);
         let topology = Topology { node_of_cpu: &self.config.node_of_cpu, nodes: self.config.nodes };
         let mut deals: Deal = Vec::new();
