@@ -119,7 +119,7 @@ do_base() {
 
 do_unpack() {
     fetch "$@"
-    dpkg_in_root --unpack $files
+    dpkg_in_root --skip-same-version --unpack $files
 }
 
 do_configure() {

@@ -3,11 +3,13 @@ function; `tests/cli/test_debian_roots.py` has the real one."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import naive_cpio
 import pytest
@@ -18,6 +20,7 @@ from disco.errors import ImageError
 from disco.guests import apt
 from disco.guests.cache import Cache
 from disco.roots import builder, recipe, store
+from disco.storage.disk import DiskError
 
 ESSENTIAL = ("libc6", "dpkg", "base-passwd")
 Work = Callable[[bytes], bytes]
@@ -377,3 +380,60 @@ def test_a_damaged_record_is_told(archive: FakeDebian, cache: Cache, vm: Vm, tex
     (cache.roots / "lab.json").write_text(text)
     with pytest.raises(ImageError, match=r"its record .*lab\.json is damaged"):
         images.load("lab", cache=cache)
+
+
+@pytest.fixture
+def construction(tmp_path: Path) -> builder.Construction:
+    base = images.Image(
+        name="base",
+        kernel=tmp_path,
+        initrd=tmp_path,
+        packages=(),
+        command_line="",
+        key="",
+        sha256={},
+    )
+    return builder.Construction(recipe.DEBIAN, base, apt.Plan((), ()), (), tmp_path)
+
+
+def test_a_maintainer_script_that_fails_is_shown_with_its_last_words(
+    construction: builder.Construction,
+) -> None:
+    lines = [
+        "earlier words " + "x" * 40,
+        *(f"Setting up lib{number} (1.0) ..." for number in range(40)),
+        "tool: cannot make a key",
+        "dpkg: error processing package tool (--configure):",
+        " installed tool package post-installation script subprocess returned error exit status 1",
+        "disco-build: failed: step 3: configure tool",
+        "disco[0123]: exit status 1",
+        "[   12.3] reboot: System halted",
+    ]
+    vm = SimpleNamespace(exit_status=1, error=None, status="halted")
+    with pytest.raises(ImageError) as told:
+        builder._check(construction, vm, None, lines)  # type: ignore[arg-type]
+    said = str(told.value)
+    assert said.startswith("image debian: step 3: configure tool; its last words:\n")
+    assert "tool: cannot make a key" in said
+    assert "post-installation script subprocess returned error exit status 1" in said
+    assert "earlier words" not in said
+    assert "System halted" not in said
+    assert said.endswith("'disco image build debian' goes on from here")
+
+
+def test_a_host_disk_that_is_full_is_told_and_not_dpkgs_input_output_error(
+    construction: builder.Construction,
+) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    refused = DiskError(
+        image="disk.raw", operation="write", where=" of 8 sectors at 0", error=error
+    )
+    vm = SimpleNamespace(exit_status=1, error=None, status="halted")
+    with pytest.raises(ImageError, match="write of 8 sectors at 0 failed: No space left on device"):
+        builder._check(construction, vm, refused, ["dpkg: error: Input/output error"])  # type: ignore[arg-type]
+
+
+def test_a_vm_that_was_stopped_is_told(construction: builder.Construction) -> None:
+    vm = SimpleNamespace(exit_status=None, error="VM 'build' stopped: why", status="stopped")
+    with pytest.raises(ImageError, match="its VM ended: VM 'build' stopped: why; the log is"):
+        builder._check(construction, vm, None, [])  # type: ignore[arg-type]
