@@ -304,10 +304,11 @@ def _vm_table(vms: list[dict[str, Any]]) -> Table:
     table.add_row("vCPUs", *(str(len(vm["vcpus"])) for vm in vms))
     table.add_row("end", *(_end(vm) for vm in vms))
     for title, rows in _SECTIONS:
-        if title:
+        lines = list(_cells(rows, vms))
+        if title and lines:
             table.add_section()
             table.add_row(Text(title, style="bold"))
-        for label, cells in _cells(rows, vms):
+        for label, cells in lines:
             table.add_row(Text("  " * bool(title) + label), *cells)
     return table
 
