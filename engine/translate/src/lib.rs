@@ -90,7 +90,7 @@ impl std::error::Error for BufferError {}
 /// [`BufferError`] when the host gives no memory for code.
 #[cfg(target_arch = "x86_64")]
 pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
-    let store = Store::new(Options::for_each_of(cpus))?;
+    let store = Store::new(Options::for_machine(cpus))?;
     let one = |_| -> Option<Box<dyn Accelerator>> { Some(Box::new(Translator::sharing(&store))) };
     Ok((0..cpus).map(one).collect())
 }

@@ -26,18 +26,23 @@ pub struct Options {
     pub decoded_pages_max: usize,
 }
 
-/// Of a machine: the translations of Debian's two kernels and the programs of their boots.
+/// A boot takes half of it. Together with decoded pages it must stay within what a process with one VM may take,
+/// however many CPUs the VM has; so a CPU leaves less for translations.
 const STORE_BYTES: usize = 24 << 20;
+const STORE_BYTES_LESS_A_CPU: usize = 512 << 10;
+const STORE_BYTES_LEAST: usize = 12 << 20;
+
 const FEW_CPUS: usize = 4;
 /// Decoded pages of each of few CPUs, and of each of many: what is hot is translated, and needs none.
-const DECODED_PAGES_FEW_CPUS: usize = 256;
+const DECODED_PAGES_FEW_CPUS: usize = 128;
 const DECODED_PAGES_MANY_CPUS: usize = 96;
 
 impl Options {
-    /// For each of `cpus` CPUs.
-    pub fn for_each_of(cpus: usize) -> Options {
+    /// For a machine of `cpus` CPUs.
+    pub fn for_machine(cpus: usize) -> Options {
         let decoded_pages_max = if cpus <= FEW_CPUS { DECODED_PAGES_FEW_CPUS } else { DECODED_PAGES_MANY_CPUS };
-        Options { decoded_pages_max, ..Options::default() }
+        let buffer_bytes = STORE_BYTES.saturating_sub(cpus * STORE_BYTES_LESS_A_CPU).max(STORE_BYTES_LEAST);
+        Options { buffer_bytes, decoded_pages_max, ..Options::default() }
     }
 }
 
