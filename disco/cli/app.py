@@ -97,7 +97,7 @@ def spelled_out(words: Sequence[str]) -> list[str]:
 
 def _check_report(kind: str | None, possible: Sequence[str] = REPORTS) -> None:
     if kind is not None and kind not in possible:
-        raise ConfigError(f"--report: '{kind}' asked; {' and '.join(possible)} are possible")
+        raise ConfigError(f"--report: '{kind}' asked; possible are {', '.join(possible)}")
 
 
 @app.command()

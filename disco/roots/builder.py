@@ -153,9 +153,10 @@ def _pack(build: Construction, target: PackageDisk, cache: Cache, progress: Prog
         apt.check_hash(path, package)
         target.add_package(package.name, path, with_files=package.name in as_files)
     path = cache.package(build.kernel_package.sha256)
-    files = deb.read_files(path, kernels.kernel_file_wanted)
-    tables = {name: data for name, data in files.items() if _is_module_table(name)}
-    target.add("modules.tar", archive(kernels.modules(files, build.recipe.modules), tables))
+    with deb.unpacked(path, kernels.kernel_file_wanted, folder=cache.folder) as files:
+        tables = {name: files[name] for name in files if _is_module_table(name)}
+        modules = kernels.modules(files, build.recipe.modules)
+    target.add("modules.tar", archive(modules, tables))
 
 
 def _is_module_table(path: str) -> bool:

@@ -29,7 +29,7 @@ def test_the_kind_of_a_report_can_be_left_out(words, spelled):
 def test_a_kind_that_is_not_there_is_refused(disco):
     done = disco("run", "--report=taxes", "--", "true")
     assert done.returncode == 2
-    assert "--report: 'taxes' asked; tables and services are possible" in done.stderr
+    assert "--report: 'taxes' asked; possible are tables, services, memory" in done.stderr
 
 
 def test_a_vm_that_no_bare_machine_is_like_has_one_side(disco, tmp_path):
