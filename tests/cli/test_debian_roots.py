@@ -53,7 +53,7 @@ def test_a_command_runs_in_a_whole_debian_and_its_status_is_the_runs(disco, root
 
 
 def test_a_root_boots_to_a_login_that_lets_root_in(root: Image) -> None:
-    with Monitor(Machine(nodes=1, cpus=1)) as monitor:
+    with Monitor(Machine(nodes=1, cpus=1, memory_mib_per_node=160)) as monitor:
         vm = monitor.create_vm("web", image=root)
         vm.boot()
         monitor.run(seconds=120, until=lambda: vm.has_printed("web login: "))
@@ -61,7 +61,7 @@ def test_a_root_boots_to_a_login_that_lets_root_in(root: Image) -> None:
         monitor.run(seconds=60, until=lambda: vm.has_printed("root@web:~# "))
         vm.type("id -un; tty\n")
         monitor.run(seconds=60, until=lambda: vm.has_printed("/dev/ttyS0"))
-        assert "\nroot\n" in vm.console.text
+        assert "root\n/dev/ttyS0\n" in vm.console.text
 
 
 def test_what_is_written_to_a_disk_that_lasts_is_there_the_next_time(
