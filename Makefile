@@ -77,4 +77,5 @@ $(TOOLS): scripts/check-host
 $(BUILT): $(TOOLS) pyproject.toml $(ENGINE_SOURCES)
 	@echo 'setup: compiling the engine and fetching libraries (some minutes the first time)'
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) PIP_QUIET=1 $(BIN)/maturin develop --release --quiet --extras dev
+	@$(BIN)/python -m compileall -q disco
 	@touch $@

@@ -256,6 +256,15 @@ impl MachineMemory {
         self.code_written(page);
     }
 
+    /// As `discard_page` for many pages, with one call of the host for each run of neighbours.
+    pub fn discard_pages(&self, mut pages: Vec<Mpn>) {
+        pages.sort_unstable();
+        for run in pages.chunk_by(|page, next| page.0 + 1 == next.0) {
+            self.region.discard(run[0].address().0 as usize, run.len() * PAGE_BYTES as usize);
+            run.iter().for_each(|page| self.code_written(*page));
+        }
+    }
+
     /// Copies one page to another.
     pub fn copy_page(&self, source: Mpn, target: Mpn) {
         assert_ne!(source, target, "a page is not copied onto itself");

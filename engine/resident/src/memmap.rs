@@ -246,18 +246,38 @@ impl Memmap {
     /// Takes one use away from a page; the last one frees it, unless it is the cache's. TLBs must not hold it any
     /// more.
     pub fn release(&mut self, page: Mpn, vm: u32, ppn: Ppn) {
-        let (row, user) = (self.row(page), Mapper { vm, ppn: ppn.0 });
-        if row.users == 1 {
-            assert!(row.first_user() == user, "a VM releases only pages that it maps");
-            if row.owner == Owner::Cache as u8 {
-                self.table.set(page.0 as usize, MemmapRow { owner: row.owner, ..MemmapRow::default() });
-            } else {
-                self.free_page(page);
+        if self.remove_use(page, Mapper { vm, ppn: ppn.0 }) {
+            self.free_page(page);
+        }
+    }
+
+    /// As [`Memmap::release`] for many pages of a VM. What becomes free goes back to the host by runs of neighbours,
+    /// not by the page.
+    pub fn release_all(&mut self, vm: u32, pages: impl Iterator<Item = (Mpn, Ppn)>) {
+        let mut freed = Vec::new();
+        for (page, ppn) in pages {
+            if self.remove_use(page, Mapper { vm, ppn: ppn.0 }) {
+                self.put_into_free(page);
+                freed.push(page);
             }
-        } else {
+        }
+        self.memory.discard_pages(freed);
+    }
+
+    /// Takes one use away from a page. True: nobody has it any more, and it is to be freed.
+    fn remove_use(&mut self, page: Mpn, user: Mapper) -> bool {
+        let row = self.row(page);
+        if row.users != 1 {
             assert!(self.shared.remove(&(page, user)), "a VM releases only pages that it maps");
             self.count_users(page);
+            return false;
         }
+        assert!(row.first_user() == user, "a VM releases only pages that it maps");
+        let is_cached = row.owner == Owner::Cache as u8;
+        if is_cached {
+            self.table.set(page.0 as usize, MemmapRow { owner: row.owner, ..MemmapRow::default() });
+        }
+        !is_cached
     }
 
     /// Writes the row of a page whose uses in the set have changed; a single one needs no set.
@@ -289,8 +309,12 @@ impl Memmap {
     }
 
     fn free_page(&mut self, page: Mpn) {
-        let node = self.memory.node_of(page);
         self.memory.discard_page(page);
+        self.put_into_free(page);
+    }
+
+    fn put_into_free(&mut self, page: Mpn) {
+        let node = self.memory.node_of(page);
         self.table.set(page.0 as usize, MemmapRow::default());
         self.free[usize::from(node.0)].returned.push(page);
     }
@@ -318,6 +342,40 @@ mod tests {
         let mut bytes = [9; 3];
         memmap.memory.read(again.address(), &mut bytes);
         assert_eq!((again, bytes), (page, [0; 3]));
+    }
+
+    #[test]
+    fn pages_that_are_released_together_are_free_and_zero_as_if_one_by_one() {
+        let release_all = |together: bool| {
+            let mut memmap = memmap(2, 16);
+            let take = |memmap: &mut Memmap, node, ppn| memmap.allocate(NodeId(node), 0, Ppn(ppn)).unwrap();
+            // Neighbours, one of another node, and one that somebody else has too.
+            let pages: Vec<(Mpn, Ppn)> = [0, 0, 1, 0, 0]
+                .iter()
+                .zip(0..)
+                .map(|(node, ppn)| (take(&mut memmap, *node, ppn), Ppn(ppn)))
+                .collect();
+            for (page, _) in &pages {
+                memmap.memory.write(page.address(), &[7; 8]);
+            }
+            memmap.share(pages[3].0, 1, Ppn(9));
+            if together {
+                memmap.release_all(0, pages.iter().copied());
+            } else {
+                pages.iter().for_each(|(page, ppn)| memmap.release(*page, 0, *ppn));
+            }
+            let first_bytes = |(page, _): &(Mpn, Ppn)| {
+                let mut bytes = [0; 8];
+                memmap.memory.read(page.address(), &mut bytes);
+                bytes[0]
+            };
+            let bytes: Vec<u8> = pages.iter().map(first_bytes).collect();
+            let free = (memmap.free[0].returned.clone(), memmap.free[1].returned.clone());
+            (bytes, free)
+        };
+        let (bytes, free) = release_all(true);
+        assert_eq!(bytes, [0, 0, 0, 7, 0], "the one that somebody has keeps its bytes");
+        assert_eq!((bytes, free), release_all(false));
     }
 
     #[test]

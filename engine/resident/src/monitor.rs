@@ -192,9 +192,7 @@ impl Monitor {
         }
         let mut gone = self.vms[vm as usize].take().expect("checked above");
         self.memmap.put_back(gone.reserve.take_rest());
-        for (page, row) in gone.pmap.present() {
-            self.memmap.release(Mpn(row.mpn), vm, page);
-        }
+        self.memmap.release_all(vm, gone.pmap.present().map(|(page, row)| (Mpn(row.mpn), page)));
         for page in gone.table_pages {
             self.memmap.release_for_monitor(page);
         }
