@@ -56,7 +56,7 @@ class Machine:
         l2tlb_entries: entries in the second-level TLB of a vCPU, a power of two from 4; 0 switches
             it off.
         quantum_cycles: length of a round: CPUs take turns, and the monitor decides, this often; up to
-            eight times as long while each vCPU has a CPU to itself and nothing happens.
+            sixteen times as long while each vCPU has a CPU to itself and nothing happens.
         seed: of everything random: guests' entropy, device data.
         host_threads: host threads that simulate CPUs, if there are as many CPUs; by default as many
             as the host has cores for this process. Never changes a result.

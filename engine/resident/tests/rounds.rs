@@ -211,11 +211,11 @@ fn rounds_grow_while_nothing_happens_and_are_short_after_an_event() {
         }
         // Those that begin in the middle of their length are shorter.
         assert!(length.is_multiple_of(quantum) && length <= longest, "{length} at {before}, {longest} expected");
-        longest = if is_eventful { quantum } else { (2 * longest).min(8 * quantum) };
+        longest = if is_eventful { quantum } else { (2 * longest).min(16 * quantum) };
         is_eventful = false;
         lengths.push(length / quantum);
     }
-    assert!([1, 2, 4, 8].iter().all(|quanta| lengths.contains(quanta)), "{lengths:?}");
+    assert!([1, 2, 4, 8, 16].iter().all(|quanta| lengths.contains(quanta)), "{lengths:?}");
 }
 
 #[test]
