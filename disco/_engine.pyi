@@ -11,6 +11,7 @@ from typing import Any, Self, final
 __all__ = [
     "BareCpu",
     "BareMachine",
+    "Chain",
     "DeviceAccess",
     "Engine",
     "Event",
@@ -18,6 +19,7 @@ __all__ = [
     "InstructionRow",
     "PageFault",
     "PostedWrites",
+    "Rings",
     "VcpuStopped",
     "__version__",
     "assemble",
@@ -29,6 +31,7 @@ __all__ = [
     "instruction_rows",
     "memmap_dtype",
     "pmap_dtype",
+    "take_chains",
 ]
 
 __version__: str
@@ -197,10 +200,11 @@ class Engine:
         """Takes free pages of the node, as far as there are any, into the disk cache, filled with these."""
     def drop_cached(self, pages: Sequence[int]) -> None:
         """Takes machine pages out of the disk cache: free then, or their users' alone."""
-    def map_cached(self, vm: int, ppn: int, pages: bytes) -> None:
-        """Maps machine pages of the disk cache read-only as the VM's pages from `ppn` on, for what it had.
+    def map_cached(self, vm: int, target: Sequence[tuple[int, int]], pages: bytes) -> None:
+        """Maps machine pages of the disk cache read-only as the VM's pages in these ranges, for what it had.
 
-        `pages` are 32-bit numbers in the host's byte order. ValueError when a page is not RAM or not in the
+        `target` lists (paddr, bytes), whole aligned pages; `pages` are 32-bit numbers in the host's byte order,
+        one for each. IndexError(paddr, bytes) when a range is not RAM, ValueError when a page is not in the
         cache; nothing has changed then.
         """
     def unshare_page(self, vm: int, ppn: int, node: int) -> int:
@@ -231,10 +235,17 @@ class Engine:
     def node_of(self, mpn: int) -> int:
         """The node whose memory the page is. ValueError when there is no such page."""
     def read_physical(self, vm: int, paddr: int, length: int) -> bytes:
-        """Reads guest memory; absent pages read as zero. ValueError outside of the VM's RAM."""
-    def write_physical(self, vm: int, paddr: int, data: bytes) -> None:
-        """Writes guest memory. ValueError outside of RAM; KeyError(ppn) when a page is absent or not writable
-        (place it and call again; nothing was written)."""
+        """Reads guest memory; absent pages read as zero. IndexError(paddr, length) outside of the VM's RAM."""
+    def gather(self, vm: int, ranges: Sequence[tuple[int, int]]) -> bytes:
+        """Reads all of these (paddr, length), joined; otherwise as `read_physical`."""
+    def write_pieces(self, vm: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Writes all of these (paddr, data) to guest memory. IndexError(paddr, length) outside of RAM;
+        KeyError(list of ppn) when pages are absent or not writable (place them and call again). Nothing was
+        written then."""
+    def take_chains(self, vm: int, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
+        """Takes up to `wanted` chains that the guest offers in a virtqueue; returns them behind the avail
+        ring's flags. ValueError with the values for what section 2.7 of virtio forbids; nothing is taken then.
+        """
     def pmap(self, vm: int) -> memoryview:
         """The VM's pmap, a row a physical page, shared without copy (dtype `pmap_dtype`)."""
     def backmaps(self, vm: int) -> memoryview:
@@ -272,6 +283,34 @@ class Engine:
         """Records the next miss of this kind: "any", "l2tlb", "forwarded", "kernel", "page fault"."""
     def read_virtual(self, vm: int, vcpu: int, vaddr: int, length: int) -> bytes:
         """Reads through the guest's own translation, without side effects. ValueError where it has none."""
+
+@final
+class Rings:
+    """Where the descriptor table and the avail ring of a virtqueue are, and how far its device has come."""
+
+    def __new__(
+        cls, *, size: int, indirect_max: int, descriptors: int, driver: int, avail_index: int
+    ) -> Self:
+        """`size` is a power of two; an indirect table has up to `indirect_max` entries, 0: there is none."""
+    @property
+    def avail_index(self) -> int:
+        """The next entry of the avail ring, modulo 2**16."""
+    def untake(self, count: int) -> None:
+        """Puts the last `count` chains back."""
+
+@final
+class Chain:
+    """One request of the guest: buffers that the device may read, then buffers that it may write."""
+
+    head: int
+    #: (paddr, length) of each buffer.
+    readable: list[tuple[int, int]]
+    writable: list[tuple[int, int]]
+    readable_bytes: int
+    writable_bytes: int
+
+def take_chains(memory: Any, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
+    """`Engine.take_chains` of any memory that has `read(paddr, length)`; what that raises is the cause."""
 
 @final
 class BareCpu:

@@ -24,7 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
+from disco._engine import Chain, Rings, take_chains
 from disco.errors import DeviceError, DiscoError, ImageError
+
+#: A stretch of physical memory: address, length in bytes.
+Range = tuple[int, int]
 
 
 class GuestMemoryError(DiscoError):
@@ -43,13 +47,31 @@ class GuestMemoryError(DiscoError):
 
 
 class GuestMemory(Protocol):
-    """The physical memory of one VM as a device sees it (DMA)."""
+    """The physical memory of one VM as a device sees it (DMA).
 
+    A memory that can do many things in one call does better than what is written out here.
+    """
+
+    @abstractmethod
     def read(self, paddr: int, length: int) -> bytes:
         """Returns `length` bytes from physical address `paddr`; raises `GuestMemoryError`."""
 
+    @abstractmethod
     def write(self, paddr: int, data: bytes) -> None:
         """Stores `data` at physical address `paddr`; raises `GuestMemoryError`."""
+
+    def gather(self, ranges: Sequence[Range]) -> bytes:
+        """The bytes of all ranges, joined; raises `GuestMemoryError`."""
+        return b"".join(self.read(paddr, length) for paddr, length in ranges)
+
+    def write_pieces(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Stores each piece at its physical address; raises `GuestMemoryError`."""
+        for paddr, data in pieces:
+            self.write(paddr, data)
+
+    def take_chains(self, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
+        """Takes chains that the guest offers; see `Engine.take_chains`."""
+        return take_chains(self, rings, wanted)
 
 
 class InterruptLine(Protocol):

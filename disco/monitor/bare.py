@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from disco._engine import BareMachine as BareEngine
 from disco._engine import DeviceAccess, PostedWrites
-from disco.devices.bus import GuestMemoryError
+from disco.devices.bus import GuestMemory, GuestMemoryError
 from disco.errors import ConfigError
 from disco.guests import command as guest_command
 from disco.guests.images import Image
@@ -193,8 +193,8 @@ class BareMachine:
             self.status = Status.RESET if self._board.ending == "reset" else Status.HALTED
 
 
-class _Memory:
-    """The machine's memory as a device or loader sees it: a `GuestMemory`."""
+class _Memory(GuestMemory):
+    """The machine's memory as a device or loader sees it."""
 
     def __init__(self, engine: BareEngine, platform: Platform) -> None:
         self._engine = engine

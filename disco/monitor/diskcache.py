@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 from disco import _engine
 from disco._engine import Engine
-from disco.devices.virtio.queue import Range
+from disco.devices.bus import Range
+from disco.devices.virtio.queue import split
 from disco.guests.platform import PAGE_SIZE
 from disco.hardware.machine import Machine
 from disco.monitor.memory import VmMemory
@@ -34,6 +35,7 @@ assert BLOCK_BYTES == PAGE_SIZE, "a page holds a block"
 _ROW_BYTES = int(_engine.memmap_dtype["itemsize"])
 _USERS_AT = int(_engine.memmap_dtype["offsets"][_engine.memmap_dtype["names"].index("users")])
 _PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+_IN_PAGE = PAGE_SIZE - 1
 #: How many pages more than needed are looked at for one that nobody maps, before the search is given up.
 _PATIENCE = 256
 
@@ -106,47 +108,37 @@ class DiskCache:
         disk: CacheableDisk,
         image: _Image,
         first: int,
-        count: int,
+        target: Sequence[Range],
         *,
-        vm: int,
-        ppn: int,
-        node: int,
-    ) -> list[tuple[int, int]]:
-        """Maps `count` blocks of an image from `first` on as the VM's pages from `ppn` on.
+        memory: VmMemory,
+    ) -> list[tuple[int, list[Range]]]:
+        """Maps blocks of an image from `first` on over whole pages of a VM.
 
         Args:
             disk: where blocks that are not cached can be read.
-            node: where such blocks go, if there is room.
+            target: whole aligned pages.
+            memory: the VM's. Blocks that are not cached go to its node, if there is room.
 
         Returns:
-            Runs of blocks, as first and count, for which there is no room.
+            Blocks for which there is no room, as their first number and their part of the target.
 
         Raises:
+            GuestMemoryError: a range is not RAM; nothing has been mapped then.
             DiskError: a block cannot be read; nothing has been mapped then.
         """
+        count = sum([length for _, length in target]) >> _PAGE_SHIFT
         pages = image.pages[first : first + count]
         missing = pages.count(0)
-        if missing:
-            self._fill(disk, image, first, pages, missing, node)
-            missing_still = pages.count(0)
-            self.counters.misses += missing - missing_still
+        if not missing:
+            memory.map_cached(target, pages.tobytes())
+            self.counters.hits += count
+            return []
+        self._fill(disk, image, first, pages, missing, memory.node)
+        left = pages.count(0)
         self.counters.hits += count - missing
-        if missing and missing_still:
-            return self._map_what_is_there(pages, first, vm=vm, ppn=ppn)
-        self._engine.map_cached(vm, ppn, pages.tobytes())
-        return []
-
-    def _map_what_is_there(
-        self, pages: array[int], first: int, *, vm: int, ppn: int
-    ) -> list[tuple[int, int]]:
-        left: list[tuple[int, int]] = []
-        for at, page in enumerate(pages):
-            if page:
-                self._engine.map_cached(vm, ppn + at, pages[at : at + 1].tobytes())
-            else:
-                left.append((first + at, 1))
-        self.counters.copied_full += len(left)
-        return left
+        self.counters.misses += missing - left
+        self.counters.copied_full += left
+        return _map_runs(memory, first, pages, target)
 
     def _fill(
         self,
@@ -218,6 +210,24 @@ class DiskCache:
         return len(victims)
 
 
+def _map_runs(
+    memory: VmMemory, first: int, pages: array[int], target: Sequence[Range]
+) -> list[tuple[int, list[Range]]]:
+    """Maps all but the zeros of `pages`, whose first is for block `first`; returns these as `map` does."""
+    left: list[tuple[int, list[Range]]] = []
+    rest: Sequence[Range] = target
+    at = 0
+    for start, count in [*_zeros(pages), (len(pages), 0)]:
+        mapped, rest = split(rest, (start - at) * PAGE_SIZE)
+        if mapped:
+            memory.map_cached(mapped, pages[at:start].tobytes())
+        at = start + count
+        part, rest = split(rest, count * PAGE_SIZE)
+        if part:
+            left.append((first + start, part))
+    return left
+
+
 def _zeros(pages: array[int]) -> list[tuple[int, int]]:
     """The runs of zeros, as first index and length."""
     runs: list[tuple[int, int]] = []
@@ -249,35 +259,44 @@ class MappedReads:
             DiskError: the host cannot read the disk.
         """
         pieces = _Pieces()
-        counters = self._cache.counters
         offset = sector * SECTOR_BYTES
+        whole: list[
+            Range
+        ] = []  # whole aligned pages that follow each other on the disk, up to `offset`
+        whole_bytes = 0
         for paddr, length in target:
-            whole = 0 if (paddr | offset) % PAGE_SIZE else length - length % PAGE_SIZE
-            if whole:
-                self._memory.check(paddr, whole)
-                self._map(offset, paddr, whole >> _PAGE_SHIFT, pieces)
-            if whole < length:
-                pieces.add(offset + whole, paddr + whole, length - whole)
-                counters.copied_unaligned += -(-(length - whole) // PAGE_SIZE)
-            offset += length
+            aligned = 0 if (paddr | offset) & _IN_PAGE else length & ~_IN_PAGE
+            if aligned:
+                whole.append((paddr, aligned))
+                whole_bytes += aligned
+                offset += aligned
+            if aligned < length:
+                self._map(offset - whole_bytes, whole_bytes, whole, pieces)
+                whole, whole_bytes = [], 0
+                pieces.add(offset, [(paddr + aligned, length - aligned)])
+                self._cache.counters.copied_unaligned += -(-(length - aligned) // PAGE_SIZE)
+                offset += length - aligned
+        self._map(offset - whole_bytes, whole_bytes, whole, pieces)
         return pieces.done
 
-    def _map(self, offset: int, paddr: int, count: int, pieces: _Pieces) -> None:
+    def _map(self, offset: int, length: int, target: list[Range], pieces: _Pieces) -> None:
+        """Maps what can be mapped of whole pages of the disk from `offset` on."""
+        if not length:
+            return
         first = offset >> _PAGE_SHIFT
-        for key, start, length in self._disk.cacheable_runs(first, count):
-            ppn = (paddr >> _PAGE_SHIFT) + start - first
+        part, rest = target, target
+        for key, start, count in self._disk.cacheable_runs(first, length >> _PAGE_SHIFT):
+            if count * PAGE_SIZE < length:
+                part, rest = split(rest, count * PAGE_SIZE)
             if key is None:
-                left = [(start, length)]
-                self._cache.counters.copied_own += length
-            else:
-                image = self._cache.image(key, self._blocks)
-                memory = self._memory
-                left = self._cache.map(
-                    self._disk, image, start, length, vm=memory.vm, ppn=ppn, node=memory.node
-                )
-            for block, blocks in left:
-                at = (block - first) * PAGE_SIZE
-                pieces.add(offset + at, paddr + at, blocks * PAGE_SIZE)
+                pieces.add(start * PAGE_SIZE, part)
+                self._cache.counters.copied_own += count
+                continue
+            image = self._cache.image(key, self._blocks)
+            for block, ranges in self._cache.map(
+                self._disk, image, start, part, memory=self._memory
+            ):
+                pieces.add(block * PAGE_SIZE, ranges)
 
 
 class _Pieces:
@@ -287,10 +306,10 @@ class _Pieces:
         self.done: list[tuple[int, list[Range]]] = []
         self._end = -1
 
-    def add(self, offset: int, paddr: int, length: int) -> None:
+    def add(self, offset: int, ranges: Sequence[Range]) -> None:
         """Stretches that follow each other on the disk are one; all begin at a sector."""
         if offset == self._end:
-            self.done[-1][1].append((paddr, length))
+            self.done[-1][1].extend(ranges)
         else:
-            self.done.append((offset // SECTOR_BYTES, [(paddr, length)]))
-        self._end = offset + length
+            self.done.append((offset // SECTOR_BYTES, list(ranges)))
+        self._end = offset + sum(length for _, length in ranges)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from disco._engine import Engine
-from disco.devices.bus import GuestMemoryError
+from disco._engine import Chain, Engine, Rings
+from disco.devices.bus import GuestMemory, GuestMemoryError, Range
 from disco.errors import MemoryExhausted
-from disco.guests.platform import PAGE_SIZE, Platform
+from disco.guests.platform import PAGE_SIZE
 from disco.hardware.machine import Machine
 from disco.monitor.placement import Fault, FirstTouch, HostFault, PlacementPolicy
-
-#: Bytes that are written at a time: after each page that has to be found first, all of them are tried again.
-_PIECE_BYTES = 16 * PAGE_SIZE
 
 #: Page faults that a policy answers at once if it always gives the same answer: 1 MiB.
 PAGES_IN_ADVANCE = 256
@@ -118,8 +115,8 @@ class Pages:
             )
 
 
-class VmMemory:
-    """The physical memory of one VM as a device or loader sees it: a `GuestMemory`.
+class VmMemory(GuestMemory):
+    """The physical memory of one VM as a device or loader sees it.
 
     A page that is written here for the first time is placed as if vCPU 0 had touched it.
 
@@ -128,43 +125,52 @@ class VmMemory:
         node: that of the CPU of vCPU 0.
     """
 
-    def __init__(
-        self, *, engine: Engine, pages: Pages, vm: int, node: int, platform: Platform
-    ) -> None:
+    def __init__(self, *, engine: Engine, pages: Pages, vm: int, node: int) -> None:
         self._engine = engine
         self._pages = pages
         self.vm = vm
         self.node = node
-        self._ram = [(region.base, region.end) for region in platform.ram]
 
     def read(self, paddr: int, length: int) -> bytes:
         """Returns `length` bytes; absent pages read as zero. Raises `GuestMemoryError`."""
-        self.check(paddr, length)
-        return self._engine.read_physical(self.vm, paddr, length)
+        try:
+            return self._engine.read_physical(self.vm, paddr, length)
+        except IndexError as error:
+            raise _outside(error) from None
+
+    def gather(self, ranges: Sequence[Range]) -> bytes:
+        """As `read`, of all ranges."""
+        try:
+            return self._engine.gather(self.vm, ranges)
+        except IndexError as error:
+            raise _outside(error) from None
 
     def write(self, paddr: int, data: bytes) -> None:
-        """Stores `data`, a few pages at a time. Raises `GuestMemoryError` and `MemoryExhausted`."""
-        self.check(paddr, len(data))
-        if len(data) <= _PIECE_BYTES:
-            self._write_piece(paddr, data)
-        else:
-            for start in range(0, len(data), _PIECE_BYTES):
-                self._write_piece(paddr + start, data[start : start + _PIECE_BYTES])
+        """Stores `data`. Raises `GuestMemoryError` and `MemoryExhausted`."""
+        self.write_pieces([(paddr, data)])
 
-    def check(self, paddr: int, length: int) -> None:
-        """Raises `GuestMemoryError` unless all of it is RAM."""
-        for base, end in self._ram:
-            if base <= paddr and paddr + length <= end and length >= 0:
-                return
-        raise GuestMemoryError(paddr=paddr, length=length)
-
-    def _write_piece(self, paddr: int, data: bytes) -> None:
+    def write_pieces(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Stores all pieces or none. Raises `GuestMemoryError` and `MemoryExhausted`."""
         while True:
             try:
-                self._engine.write_physical(self.vm, paddr, data)
+                self._engine.write_pieces(self.vm, pieces)
                 return
-            except KeyError as error:  # nothing was written; it names the first page in the way
-                self._make_writable(error.args[0])
+            except KeyError as error:  # nothing was written; it names the pages in the way
+                for ppn in error.args[0]:
+                    self._make_writable(ppn)
+            except IndexError as error:
+                raise _outside(error) from None
+
+    def take_chains(self, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
+        """In one call of the engine."""
+        return self._engine.take_chains(self.vm, rings, wanted)
+
+    def map_cached(self, target: Sequence[Range], pages: bytes) -> None:
+        """Maps pages of the disk cache; see `Engine.map_cached`. Raises `GuestMemoryError`."""
+        try:
+            self._engine.map_cached(self.vm, target, pages)
+        except IndexError as error:
+            raise _outside(error) from None
 
     def _make_writable(self, ppn: int) -> None:
         fault = HostFault(
@@ -174,3 +180,8 @@ class VmMemory:
             self._pages.unshare(fault)
         else:
             self._pages.place(fault)
+
+
+def _outside(error: IndexError) -> GuestMemoryError:
+    paddr, length = error.args
+    return GuestMemoryError(paddr=paddr, length=length)

@@ -283,7 +283,6 @@ class Monitor:
             pages=self._pages,
             vm=number,
             node=self.machine.node_of_cpu[first_cpu],
-            platform=platform,
         )
         vm = VirtualMachine(
             config=config,

@@ -10,7 +10,7 @@ Source: Disco (SOSP'97) section 4.2.5.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -158,20 +158,27 @@ class CowDisk:
             data[max(0, at) : max(0, at) + len(part)] = part
         return bytes(data)
 
-    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+    def cacheable_runs(self, block: int, count: int) -> Sequence[tuple[Hashable | None, int, int]]:
         """The base's blocks with its keys, and those of the disk's own with their key, if they have one."""
         present, end = self._own.present, block + count
+        if present.find(1, block, end) < 0:
+            return self._runs_of_base(block, count)
+        runs: list[tuple[Hashable | None, int, int]] = []
         while block < end:
             is_own = present[block]
             found = present.find(1 - is_own, block, end)
             stop = end if found < 0 else found
             if is_own:
-                yield self._own_key, block, stop - block
-            elif self._cacheable_base is None:
-                yield None, block, stop - block
+                runs.append((self._own_key, block, stop - block))
             else:
-                yield from self._cacheable_base.cacheable_runs(block, stop - block)
+                runs += self._runs_of_base(block, stop - block)
             block = stop
+        return runs
+
+    def _runs_of_base(self, block: int, count: int) -> Sequence[tuple[Hashable | None, int, int]]:
+        if self._cacheable_base is None:
+            return [(None, block, count)]
+        return self._cacheable_base.cacheable_runs(block, count)
 
     def write(self, sector: int, data: bytes) -> None:
         check_write(self, sector, data)

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -62,7 +62,7 @@ class Disk(Protocol):
 class CacheableDisk(Disk, Protocol):
     """A disk some of whose blocks nobody can write while it is open."""
 
-    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+    def cacheable_runs(self, block: int, count: int) -> Sequence[tuple[Hashable | None, int, int]]:
         """`count` blocks of 4 KiB from `block` on as runs: key, first block, count.
 
         Blocks with one key and number have one content, wherever the key comes from. None: they may change,
@@ -220,8 +220,8 @@ class RawDisk:
         except OSError as error:
             raise self._failure("flush", "", error) from error
 
-    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
-        yield (self._key if self._is_read_only else None), block, count
+    def cacheable_runs(self, block: int, count: int) -> Sequence[tuple[Hashable | None, int, int]]:
+        return ((self._key if self._is_read_only else None, block, count),)
 
     def _check_open(self) -> None:
         assert self._is_open, f"{self!r} is used after close"

@@ -23,7 +23,7 @@ import secrets
 import sqlite3
 import struct
 import zlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -507,7 +507,7 @@ class StoreDisk:
     def read(self, sector: int, count: int) -> bytes:
         return self._cow.read(sector, count)
 
-    def cacheable_runs(self, block: int, count: int) -> Iterator[tuple[Hashable | None, int, int]]:
+    def cacheable_runs(self, block: int, count: int) -> Sequence[tuple[Hashable | None, int, int]]:
         return self._cow.cacheable_runs(block, count)
 
     def write(self, sector: int, data: bytes) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from disco.devices.bus import Device, GuestMemoryError, PostedWrite
+from disco.devices.bus import Device, GuestMemory, GuestMemoryError, PostedWrite
 
 
-class Ram:
+class Ram(GuestMemory):
     """RAM from `base` on; nothing else is memory."""
 
     def __init__(self, size: int, *, base: int = 0) -> None:

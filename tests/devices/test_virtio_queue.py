@@ -6,12 +6,14 @@ import random
 import struct
 from pathlib import Path
 
+import naive_queue
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_bus import Ram
 from virtio_driver import INDIRECT, INDIRECT_DESC, NEXT, RAM_BYTES, WRITE, Driver, Ring
 
+from disco._engine import Rings
 from disco.devices.virtio.block import VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.net import VirtioNet
@@ -197,6 +199,63 @@ def test_split_cuts_ranges_like_a_string(lengths, at):
     assert [p + i for p, n in left for i in range(n)] == everything[:at]
     assert [p + i for p, n in right for i in range(n)] == everything[at:]
     assert all(n > 0 for _, n in left + right)
+
+
+def random_descriptor(rng: random.Random, size: int) -> bytes:
+    """One that most chains can have; sometimes one that none can."""
+    flags = rng.choice([0, NEXT, NEXT, NEXT | WRITE, WRITE, INDIRECT])
+    if flags == INDIRECT:
+        table = (TABLE + 64 * rng.randrange(4), 16 * rng.randint(1, 4), INDIRECT, 0)
+        return struct.pack("<QIHH", *table) if rng.random() < 0.9 else rng.randbytes(16)
+    length = rng.choice([1, 16, 512, 4096, rng.getrandbits(32)])
+    following = rng.randrange(size) if rng.random() < 0.97 else rng.getrandbits(16)
+    return struct.pack("<QIHH", rng.getrandbits(40), length, flags, following)
+
+
+def test_chains_are_those_that_a_naive_walk_finds():
+    rng = random.Random(7)
+    found = forbidden = 0
+    for _ in range(4000):
+        size, ram = rng.choice([1, 2, 4, 8]), Ram(RAM_BYTES)
+        start, count = rng.choice([0, 5, 65533]), rng.randint(0, size)
+        ram.write(0, b"".join(random_descriptor(rng, size) for _ in range(size)))
+        ram.write(TABLE, b"".join(random_descriptor(rng, 4) for _ in range(16)))
+        heads = struct.pack(f"<{size}H", *(rng.randrange(size) for _ in range(size)))
+        index = (start + count + 9 * (rng.random() < 0.02)) % 65536
+        ram.write(0x1000, struct.pack("<HH", 1, index) + heads)
+        indirect_max = rng.choice([0, 3, 8, 8, 8])
+        queue = {"size": size, "indirect_max": indirect_max}
+        rings = Rings(descriptors=0, driver=0x1000, avail_index=start, **queue)
+        naive = naive_queue.chains(ram, table=0, avail=0x1000, index=start, **queue)
+        try:
+            expected = list(naive)
+        except naive_queue.Forbidden:
+            with pytest.raises(ValueError, match=r"chain|avail idx"):
+                ram.take_chains(rings, size)
+            assert rings.avail_index == start
+            forbidden += 1
+            continue
+        flags, chains = ram.take_chains(rings, size)
+        assert [(it.head, it.readable, it.writable) for it in chains] == expected
+        assert (flags, rings.avail_index) == (1, (start + count) % 65536)
+        for chain in chains:
+            assert chain.readable_bytes == sum(length for _, length in chain.readable)
+            assert chain.writable_bytes == sum(length for _, length in chain.writable)
+        found += len(chains)
+    assert min(found, forbidden) > 1000
+
+
+def test_chains_beyond_those_that_are_wanted_stay_offered():
+    driver = console_driver()
+    ring = driver.rings[1]
+    for at in range(5):
+        ring.submit([(BUFFER + at, 1)], [])
+    queue = {"size": SIZE, "indirect_max": 0, "descriptors": ring.descriptors, "driver": ring.avail}
+    rings = Rings(avail_index=0, **queue)
+    heads = [[it.head for it in driver.ram.take_chains(rings, 2)[1]] for _ in range(4)]
+    assert [len(some) for some in heads] == [2, 2, 1, 0]
+    rings.untake(3)
+    assert [it.head for it in driver.ram.take_chains(rings, 9)[1]] == heads[1] + heads[2]
 
 
 # Fuzz: whatever lies in the rings and is written to the registers, only DeviceError escapes.

@@ -255,7 +255,7 @@ class Engine:
 
     def _check_ram(self, vm: int, paddr: int, length: int) -> None:
         if not any(b <= paddr and paddr + length <= b + s for b, s in self.vms[vm].ram):
-            raise ValueError(f"{paddr:#x}")
+            raise IndexError(paddr, length)
 
     def read_physical(self, vm: int, paddr: int, length: int) -> bytes:
         self._check_ram(vm, paddr, length)
@@ -265,15 +265,18 @@ class Engine:
         row = self.vms[vm].pmap[paddr // PAGE]
         return self._memory[int(row["mpn"])][paddr % PAGE] if row["state"] == PRIVATE else 0
 
-    def write_physical(self, vm: int, paddr: int, data: bytes) -> None:
-        self._check_ram(vm, paddr, len(data))
+    def write_pieces(self, vm: int, pieces: Sequence[tuple[int, bytes]]) -> None:
         rows = self.vms[vm].pmap
-        for ppn in range(paddr // PAGE, (paddr + len(data) - 1) // PAGE + 1):
-            if rows["state"][ppn] != PRIVATE:
-                raise KeyError(ppn)
-        for index, byte in enumerate(data):
-            mpn = int(rows["mpn"][(paddr + index) // PAGE])
-            self._memory[mpn][(paddr + index) % PAGE] = byte
+        in_the_way: set[int] = set()
+        for paddr, data in pieces:
+            self._check_ram(vm, paddr, len(data))
+            pages = range(paddr // PAGE, -(-(paddr + len(data)) // PAGE))
+            in_the_way |= {ppn for ppn in pages if rows["state"][ppn] != PRIVATE}
+        if in_the_way:
+            raise KeyError(sorted(in_the_way))
+        for paddr, data in pieces:
+            for at, byte in enumerate(data, paddr):
+                self._memory[int(rows["mpn"][at // PAGE])][at % PAGE] = byte
 
     def pmap(self, vm: int) -> memoryview:
         return memoryview(self.vms[vm].pmap.view(np.uint8))

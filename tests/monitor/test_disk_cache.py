@@ -229,8 +229,8 @@ def test_a_range_that_is_not_ram_is_refused(tmp_path, image):
     (vm,) = world.vms
     for paddr in ((RAM_MIB << 20) - PAGE, 0x1F00_0000, 1 << 40, (1 << 64) - PAGE):
         with pytest.raises(GuestMemoryError):
-            vm.reads.read(0, [(paddr & -PAGE, 2 * PAGE)])
-    assert world.cache.pages == 0
+            vm.reads.read(0, [(DATA_AT, PAGE), (paddr & -PAGE, 2 * PAGE)])
+    assert world.cache.unused_pages == world.cache.pages == 3  # read, and mapped nowhere
 
 
 def test_a_block_that_cannot_be_read_is_an_error_and_the_next_read_tries_again(tmp_path, image):

@@ -23,9 +23,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from disco.devices.bus import GuestMemoryError, SavedState, claimed_state
+from disco._engine import Chain
+from disco.devices.bus import GuestMemoryError, Range, SavedState, claimed_state
 from disco.devices.virtio.device import VirtioDevice
-from disco.devices.virtio.queue import Chain, Range, Virtqueue, split
+from disco.devices.virtio.queue import Virtqueue, split
 from disco.storage.disk import SECTOR_BYTES, Disk, DiskError
 
 DEVICE_ID = 2
@@ -133,10 +134,10 @@ class VirtioBlock(VirtioDevice):
 
     def serve(self, index: int, queue: Virtqueue) -> None:
         for chain in queue.chains():
-            queue.complete(chain, self._handle(queue, chain))
+            self._handle(queue, chain)
 
-    def _handle(self, queue: Virtqueue, chain: Chain) -> int:
-        """Does one request and returns how many bytes it wrote for the guest."""
+    def _handle(self, queue: Virtqueue, chain: Chain) -> None:
+        """Does one request and completes it."""
         writable_bytes = chain.writable_bytes
         if chain.readable_bytes < HEADER.size or writable_bytes < STATUS_BYTES:
             queue.refuse(
@@ -144,10 +145,14 @@ class VirtioBlock(VirtioDevice):
                 f"writable bytes; a request needs {HEADER.size} and {STATUS_BYTES}"
             )
         header, source = split(chain.readable, HEADER.size)
-        target, status_range = split(chain.writable, writable_bytes - STATUS_BYTES)
+        target, [(status_at, _)] = split(chain.writable, writable_bytes - STATUS_BYTES)
         kind, _, sector = HEADER.unpack(queue.gather(header))
         try:
-            status, written = self._perform(queue, kind, sector, source, target)
+            if kind == Type.IN:
+                length = writable_bytes - STATUS_BYTES
+                status, written = self._read(queue, sector, target, length)
+            else:
+                status, written = self._perform(queue, kind, sector, source, target)
         except DiskError as error:
             self._report_once(error)
             status, written = STATUS_IOERR, 0
@@ -155,16 +160,13 @@ class VirtioBlock(VirtioDevice):
             queue.refuse(f"buffer: {error}")
         self.counters.requests += 1
         self.counters.errors += status == STATUS_IOERR
-        queue.scatter(status_range, bytes((status,)))
-        return written + STATUS_BYTES
+        queue.complete(chain, written + STATUS_BYTES, tail=(status_at, bytes((status,))))
 
     def _perform(
         self, queue: Virtqueue, kind: int, sector: int, source: list[Range], target: list[Range]
     ) -> tuple[int, int]:
-        """Status of the request, and how many bytes of data the guest got."""
+        """Status of a request that is no read, and how many bytes of data the guest got."""
         match kind:
-            case Type.IN:
-                return self._read(queue, sector, target)
             case Type.OUT:
                 return self._write(queue, sector, source), 0
             case Type.FLUSH:
@@ -178,8 +180,9 @@ class VirtioBlock(VirtioDevice):
             case _:
                 return STATUS_UNSUPP, 0
 
-    def _read(self, queue: Virtqueue, sector: int, target: list[Range]) -> tuple[int, int]:
-        length = _total(target)
+    def _read(
+        self, queue: Virtqueue, sector: int, target: list[Range], length: int
+    ) -> tuple[int, int]:
         if not self._is_on_disk(sector, length):
             return STATUS_IOERR, 0
         pieces = [(sector, target)] if self._pages is None else self._pages.read(sector, target)
@@ -191,8 +194,9 @@ class VirtioBlock(VirtioDevice):
     def _write(self, queue: Virtqueue, sector: int, source: list[Range]) -> int:
         if self._disk.is_read_only or not self._is_on_disk(sector, _total(source)):
             return STATUS_IOERR
-        self._disk.write(sector, queue.gather(source))
-        self.counters.written_bytes += _total(source)
+        data = queue.gather(source)
+        self._disk.write(sector, data)
+        self.counters.written_bytes += len(data)
         if not self.accepted_features & FEATURE_FLUSH:
             self._disk.flush()
         return STATUS_OK

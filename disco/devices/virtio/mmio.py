@@ -411,10 +411,10 @@ class VirtioMmio(Device):
         self._driver_features = saved.driver_features
         self._queue_sel = saved.queue_sel
         self._config_generation = saved.config_generation
-        for queue, queue_state in zip(self._queues, saved.queues, strict=True):
-            queue.restore(queue_state)
         if self._status & STATUS_FEATURES_OK:
             self._apply_features()
+        for queue, queue_state in zip(self._queues, saved.queues, strict=True):
+            queue.restore(queue_state)
         self._latch()
         self._drive_line()
         self._line.set(self._level)  # the line may be a new one

@@ -36,6 +36,7 @@ pub mod segments;
 pub mod services;
 pub mod smp;
 pub mod tlb;
+pub mod virtqueue;
 pub mod windows;
 
 pub use address::{

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use machine::cp0::REGISTERS;
-use machine::{Cycles, Mpn, PhysAddr, PhysRange, Ppn};
+use machine::{Cycles, Mpn, PAGE_BYTES, PhysAddr, PhysRange, Ppn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
 use resident::memmap::Owner;
@@ -14,6 +15,7 @@ use resident::{Costs, EngineKind, Monitor, MonitorConfig};
 
 use crate::events::{event_to_py, service_to_py, to_py};
 use crate::tables::TableView;
+use crate::virtqueue::{self, Chain, Rings, VmMemory};
 
 /// The machine with Disco's resident part on it.
 #[pyclass(module = "disco._engine")]
@@ -205,11 +207,16 @@ impl Engine {
     }
 
     /// `pages` are 32-bit numbers in the host's byte order: a call a request, and no object a page.
-    fn map_cached(&mut self, vm: u32, ppn: u32, pages: &[u8]) -> PyResult<()> {
+    fn map_cached(&mut self, vm: u32, target: Vec<(u64, u64)>, pages: &[u8]) -> PyResult<()> {
         let numbers =
             pages.chunks_exact(4).map(|bytes| u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         let pages: Vec<Mpn> = numbers.map(Mpn).collect();
-        self.monitor.map_cached(vm, Ppn(ppn), &pages).map_err(to_py)
+        let mut runs = Vec::with_capacity(target.len());
+        for (paddr, bytes) in target {
+            self.monitor.check_ram(vm, PhysAddr(paddr), bytes).map_err(to_py)?;
+            runs.push((PhysAddr(paddr).page(), (bytes / PAGE_BYTES) as u32));
+        }
+        self.monitor.map_cached(vm, &runs, &pages).map_err(to_py)
     }
 
     fn unshare_page(&mut self, vm: u32, ppn: u32, node: u16) -> PyResult<i64> {
@@ -267,8 +274,37 @@ impl Engine {
         })
     }
 
-    fn write_physical(&mut self, vm: u32, paddr: u64, data: &[u8]) -> PyResult<()> {
-        self.monitor.write_physical(vm, PhysAddr(paddr), data).map_err(to_py)
+    fn gather<'py>(&mut self, py: Python<'py>, vm: u32, ranges: Vec<(u64, u64)>) -> PyResult<Bound<'py, PyBytes>> {
+        for (paddr, length) in &ranges {
+            self.monitor.check_ram(vm, PhysAddr(*paddr), *length).map_err(to_py)?;
+        }
+        let total: u64 = ranges.iter().map(|(_, length)| length).sum();
+        PyBytes::new_with(py, total as usize, |bytes| {
+            let mut rest = bytes;
+            for (paddr, length) in ranges {
+                let (piece, behind) = rest.split_at_mut(length as usize);
+                self.monitor.read_physical(vm, PhysAddr(paddr), piece).map_err(to_py)?;
+                rest = behind;
+            }
+            Ok(())
+        })
+    }
+
+    fn write_pieces(&mut self, vm: u32, pieces: Vec<(u64, PyBackedBytes)>) -> PyResult<()> {
+        let pieces: Vec<(PhysAddr, &[u8])> =
+            pieces.iter().map(|(paddr, bytes)| (PhysAddr(*paddr), &**bytes)).collect();
+        self.monitor.write_pieces(vm, &pieces).map_err(to_py)
+    }
+
+    fn take_chains(
+        &mut self,
+        py: Python<'_>,
+        vm: u32,
+        rings: &mut Rings,
+        wanted: u16,
+    ) -> PyResult<(u16, Vec<Chain>)> {
+        self.monitor.vm(vm).map_err(to_py)?;
+        virtqueue::take(py, &mut VmMemory { monitor: &mut self.monitor, vm }, rings, wanted)
     }
 
     fn read_virtual<'py>(

@@ -2,16 +2,20 @@
 
 use machine::services::{Cost, Service, Spent};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use resident::follow::{Step, Value};
 use resident::{Event, MonitorError};
 
-/// A caller's mistake: KeyError for a page that has to be placed first, ValueError otherwise.
+/// A caller's mistake: KeyError with the list of pages that have to be placed first, IndexError with address and
+/// length of what is not RAM, ValueError otherwise.
 pub fn to_py(error: MonitorError) -> PyErr {
     match error {
-        MonitorError::NotPresent { page, .. } => PyKeyError::new_err(page.0),
+        MonitorError::NotPresent { pages, .. } => {
+            PyKeyError::new_err((pages.into_iter().map(|page| page.0).collect::<Vec<u32>>(),))
+        }
+        MonitorError::NotRam { paddr, bytes, .. } => PyIndexError::new_err((paddr.0, bytes)),
         other => PyValueError::new_err(other.to_string()),
     }
 }

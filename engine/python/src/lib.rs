@@ -1,7 +1,7 @@
 //! The extension module `disco._engine`: it converts, it does not think.
 //!
 //! One file maps errors and events ([`events`]), one lends tables to NumPy ([`tables`]), one is the
-//! monitor's face ([`engine`]), one the face of a bare CPU for tests ([`bare`]), one shows them the instruction
+//! monitor's face ([`engine`]), one has what devices take from a guest's queues ([`virtqueue`]), one the face of a bare CPU for tests ([`bare`]), one shows them the instruction
 //! table ([`rows`]). No logic lives here that a Rust test of another crate cannot reach.
 
 mod bare;
@@ -9,6 +9,7 @@ mod engine;
 mod events;
 mod rows;
 mod tables;
+mod virtqueue;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -40,6 +41,8 @@ mod _engine {
     use super::events::{DeviceAccess, Followed, PageFault, PostedWrites, VcpuStopped};
     #[pymodule_export]
     use super::rows::{InstructionRow, instruction_rows};
+    #[pymodule_export]
+    use super::virtqueue::{Chain, Rings, take_chains};
     #[pymodule_export]
     use super::{assemble, disassemble};
 

@@ -267,7 +267,7 @@ fn after_protect_no_store_passes() {
             );
             assert_eq!(guest::load_dwords(&mut monitor, vm, 0x4_0000, 1)[0], before);
             let refused = monitor.write_physical(vm, PhysAddr(0x4_0000), &[1]);
-            assert_eq!(refused, Err(MonitorError::NotPresent { vm, page: Ppn(0x40) }));
+            assert_eq!(refused, Err(MonitorError::NotPresent { vm, pages: vec![Ppn(0x40)] }));
             last = before;
         }
     }

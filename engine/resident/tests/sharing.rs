@@ -81,9 +81,11 @@ impl World {
     /// Writes a VM's memory from outside, as a device would.
     fn store(&mut self, vm: u32, paddr: u64, value: u64) {
         while let Err(error) = self.monitor.write_physical(vm, PhysAddr(paddr), &value.to_le_bytes()) {
-            let MonitorError::NotPresent { page, .. } = error else { panic!("{error}") };
-            let is_shared = self.monitor.is_shared(vm, page).unwrap();
-            self.provide(vm, page, 0, is_shared);
+            let MonitorError::NotPresent { pages, .. } = error else { panic!("{error}") };
+            for page in pages {
+                let is_shared = self.monitor.is_shared(vm, page).unwrap();
+                self.provide(vm, page, 0, is_shared);
+            }
         }
     }
 
@@ -108,7 +110,7 @@ impl World {
                     return;
                 }
                 let (mpn, value) = self.random.pick(&known);
-                self.monitor.map_cached(vm, Ppn(page), &[mpn]).unwrap();
+                self.monitor.map_cached(vm, &[(Ppn(page), 1)], &[mpn]).unwrap();
                 assert_eq!(self.monitor.vm(vm).unwrap().pmap.row(Ppn(page)).mpn, mpn.0);
                 self.store(vm, shadow, value);
             }
@@ -219,7 +221,7 @@ fn a_page_that_the_cache_gave_up_is_not_copied_for_its_last_user() {
     let vms = [0, 1].map(|_| guest::create(&mut monitor, RAM_BYTES, 1));
     let pages = monitor.fill_cache(0, &[7; PAGE_BYTES as usize]).unwrap();
     for vm in vms {
-        monitor.map_cached(vm, Ppn(3), &pages).unwrap();
+        monitor.map_cached(vm, &[(Ppn(3), pages.len() as u32)], &pages).unwrap();
     }
     monitor.drop_cached(&pages).unwrap();
     assert_ne!(monitor.unshare_page(vms[0], Ppn(3), 0).unwrap(), Some(pages[0]), "the other has it");
@@ -235,16 +237,19 @@ fn what_cannot_be_mapped_is_refused_and_nothing_has_changed() {
     let vm = guest::create(&mut monitor, RAM_BYTES, 1);
     let page = monitor.fill_cache(0, &[7; PAGE_BYTES as usize]).unwrap()[0];
     let last = Ppn((RAM_BYTES / PAGE_BYTES) as u32 - 1);
-    let too_far = monitor.map_cached(vm, last, &[page, page]);
+    let too_far = monitor.map_cached(vm, &[(last, 2)], &[page, page]);
     assert!(matches!(too_far, Err(MonitorError::PageState { state: "nothing", .. })), "{too_far:?}");
     for strange in [Mpn(0), Mpn(page.0 + 1), Mpn(u32::MAX)] {
-        assert_eq!(monitor.map_cached(vm, Ppn(0), &[page, strange]), Err(MonitorError::NotCached(strange)));
+        assert_eq!(
+            monitor.map_cached(vm, &[(Ppn(0), 2)], &[page, strange]),
+            Err(MonitorError::NotCached(strange))
+        );
         assert_eq!(monitor.drop_cached(&[page, strange]), Err(MonitorError::NotCached(strange)));
     }
     assert_eq!(monitor.vm(vm).unwrap().pmap.present().count(), 0);
     let absent = monitor.unshare_page(vm, Ppn(0), 0);
     assert!(matches!(absent, Err(MonitorError::PageState { needed: "shared", .. })), "{absent:?}");
-    monitor.map_cached(vm, Ppn(0), &[page, page]).unwrap(); // one page may be there twice
+    monitor.map_cached(vm, &[(Ppn(8), 1), (Ppn(2), 1)], &[page, page]).unwrap(); // one page may be there twice
     assert_eq!(monitor.memmap().row(page).users, 2);
     monitor.destroy_vm(vm).unwrap();
     assert_eq!(monitor.memmap().row(page).users, 0);
@@ -265,9 +270,9 @@ fn the_footprint_counts_each_machine_page_once_and_names_who_shares_it() {
     let mut monitor = guest::machine(guest::config());
     let vms = [0, 1, 2].map(|_| guest::create(&mut monitor, RAM_BYTES, 1));
     let pages = monitor.fill_cache(0, &[7; 5 * PAGE_BYTES as usize]).unwrap();
-    monitor.map_cached(vms[0], Ppn(0x40), &pages[..4]).unwrap();
-    monitor.map_cached(vms[1], Ppn(0x50), &pages[..2]).unwrap();
-    monitor.map_cached(vms[2], Ppn(0x60), &pages[..1]).unwrap();
+    monitor.map_cached(vms[0], &[(Ppn(0x40), 4)], &pages[..4]).unwrap();
+    monitor.map_cached(vms[1], &[(Ppn(0x50), 2)], &pages[..2]).unwrap();
+    monitor.map_cached(vms[2], &[(Ppn(0x60), 1)], &pages[..1]).unwrap();
     guest::store(&mut monitor, vms[0], PROGRAM_PHYS, &guest::assemble(guest::HALT));
     guest::store(&mut monitor, vms[0], SHADOWS, &[1]);
     guest::start(&mut monitor, vms[0], 0, 0, PROGRAM);

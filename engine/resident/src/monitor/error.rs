@@ -26,8 +26,8 @@ pub enum MonitorError {
     PageState { vm: u32, page: Ppn, state: &'static str, needed: &'static str },
     /// Some byte of the range is not RAM of the VM.
     NotRam { vm: u32, paddr: PhysAddr, bytes: u64 },
-    /// The page has to be made present (or writable) first.
-    NotPresent { vm: u32, page: Ppn },
+    /// The pages have to be made present (or writable) first.
+    NotPresent { vm: u32, pages: Vec<Ppn> },
     /// The machine page is not one of the disk cache.
     NotCached(Mpn),
     /// The vCPU waits for no device.
@@ -63,7 +63,9 @@ impl fmt::Display for MonitorError {
             MonitorError::NotRam { vm, paddr, bytes } => {
                 write!(f, "VM {vm}: {bytes} bytes at {paddr} are not all RAM")
             }
-            MonitorError::NotPresent { vm, page } => write!(f, "VM {vm}: page {page} is not present and writable"),
+            MonitorError::NotPresent { vm, pages } => {
+                write!(f, "VM {vm}: {} pages are not present and writable", pages.len())
+            }
             MonitorError::NotCached(page) => write!(f, "machine page {page} is not in the disk cache"),
             MonitorError::NoAccess { vm, vcpu } => write!(f, "VM {vm}: vCPU {vcpu} waits for no device"),
             MonitorError::Memory(error) => write!(f, "{error}"),

@@ -171,16 +171,31 @@ impl Monitor {
     /// Writes a VM's physical memory.
     ///
     /// # Errors
-    /// [`MonitorError::NotRam`]; [`MonitorError::NotPresent`] naming the first page that has to be placed or
-    /// made writable. Nothing has been written then.
+    /// As [`Monitor::write_pieces`].
     pub fn write_physical(&mut self, vm: u32, paddr: PhysAddr, bytes: &[u8]) -> Result<()> {
-        self.check_ram(vm, paddr, bytes.len() as u64)?;
+        self.write_pieces(vm, &[(paddr, bytes)])
+    }
+
+    /// Writes pieces of a VM's physical memory, all or none.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotRam`]; [`MonitorError::NotPresent`] naming the pages that have to be placed or made
+    /// writable. Nothing has been written then.
+    pub fn write_pieces(&mut self, vm: u32, all: &[(PhysAddr, &[u8])]) -> Result<()> {
+        for (paddr, bytes) in all {
+            self.check_ram(vm, *paddr, bytes.len() as u64)?;
+        }
         let memory = Arc::clone(&self.memory);
         let pmap = &self.vm(vm)?.pmap;
-        if let Some((page, ..)) = pieces(paddr, bytes).find(|(page, ..)| pmap.row(*page).writable == 0) {
-            return Err(MonitorError::NotPresent { vm, page });
+        let pieces = || all.iter().flat_map(|(paddr, bytes)| pieces(*paddr, bytes));
+        let mut in_the_way: Vec<Ppn> =
+            pieces().map(|(page, ..)| page).filter(|page| pmap.row(*page).writable == 0).collect();
+        if !in_the_way.is_empty() {
+            in_the_way.sort_unstable();
+            in_the_way.dedup();
+            return Err(MonitorError::NotPresent { vm, pages: in_the_way });
         }
-        for (page, offset, piece) in pieces(paddr, bytes) {
+        for (page, offset, piece) in pieces() {
             memory.write(machine::MachineAddr(Mpn(pmap.row(page).mpn).address().0 + offset), piece);
         }
         Ok(())
@@ -242,7 +257,11 @@ impl Monitor {
         Err(MonitorError::PageState { vm, page, state: crate::miss::state_name(state), needed })
     }
 
-    fn check_ram(&mut self, vm: u32, paddr: PhysAddr, bytes: u64) -> Result<()> {
+    /// Whether all of the bytes are RAM of the VM.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotRam`] if not.
+    pub fn check_ram(&mut self, vm: u32, paddr: PhysAddr, bytes: u64) -> Result<()> {
         let error = MonitorError::NotRam { vm, paddr, bytes };
         let end = paddr.0.checked_add(bytes).filter(|end| *end <= 1 << 36).ok_or(error.clone())?;
         let pmap = &self.vm(vm)?.pmap;

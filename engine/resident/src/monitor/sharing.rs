@@ -48,19 +48,27 @@ impl Monitor {
         Ok(())
     }
 
-    /// Maps pages of the cache read-only as the VM's pages from `first` on, in place of what it had there.
+    /// Maps pages of the cache read-only as the VM's pages in these runs (first, count), in place of what it had
+    /// there. There are as many pages in the runs as in `pages`.
     ///
     /// # Errors
     /// [`MonitorError::PageState`] when a page is not RAM, [`MonitorError::NotCached`]; nothing has changed then.
-    pub fn map_cached(&mut self, vm: u32, first: Ppn, pages: &[Mpn]) -> Result<()> {
+    pub fn map_cached(&mut self, vm: u32, runs: &[(Ppn, u32)], pages: &[Mpn]) -> Result<()> {
         const RAM: [PageState; 3] = [PageState::Absent, PageState::Private, PageState::Shared];
         self.check_cached(pages)?;
-        let end = u32::try_from(pages.len()).ok().and_then(|count| first.0.checked_add(count));
-        let end = end.ok_or(MonitorError::PageState { vm, page: first, state: "nothing", needed: "RAM" })?;
-        for ppn in (first.0..end).map(Ppn) {
-            self.check_state(vm, ppn, &RAM, "RAM")?;
+        for (first, count) in runs {
+            let end = first.0.checked_add(*count).ok_or(MonitorError::PageState {
+                vm,
+                page: *first,
+                state: "nothing",
+                needed: "RAM",
+            })?;
+            for ppn in (first.0..end).map(Ppn) {
+                self.check_state(vm, ppn, &RAM, "RAM")?;
+            }
         }
-        for (ppn, mpn) in (first.0..end).map(Ppn).zip(pages) {
+        let targets = runs.iter().flat_map(|(first, count)| (first.0..first.0 + count).map(Ppn));
+        for (ppn, mpn) in targets.zip(pages) {
             self.map_shared(vm, ppn, *mpn)?;
         }
         Ok(())

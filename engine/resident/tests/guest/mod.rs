@@ -77,7 +77,9 @@ pub fn store(monitor: &mut Monitor, vm: u32, paddr: u64, bytes: &[u8]) {
     loop {
         match monitor.write_physical(vm, PhysAddr(paddr), bytes) {
             Ok(()) => return,
-            Err(MonitorError::NotPresent { page, .. }) => provide(monitor, vm, page, 0),
+            Err(MonitorError::NotPresent { pages, .. }) => {
+                pages.into_iter().for_each(|page| provide(monitor, vm, page, 0));
+            }
             Err(other) => panic!("{other}"),
         }
     }
