@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from bench import debian, figures, kernels, plot, profile, qemu, sides, table
+from bench import debian, disks, figures, kernels, plot, profile, qemu, sides, table
 from bench.figures import Figures, Goal
 from bench.programs import Programs
 from bench.session import DISCO, QEMU, BenchError, Run, Session, check
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> Options:
     """Options from words; ends the program with a message if they are wrong."""
-    names = (*kernels.names(), *debian.names())
+    names = (*kernels.names(), *debian.names(), *disks.names())
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
         description="How fast guests run under Disco, beside QEMU on the same work.",
@@ -154,7 +154,11 @@ def parse(arguments: Sequence[str] | None) -> Options:
         "--document", metavar="FILE", type=Path, help="the same, put into a Markdown file"
     )
     given = parser.parse_args(arguments)
-    default = (*kernels.names(), *debian.default_names(is_quick=given.quick))
+    default = (
+        *kernels.names(),
+        *debian.default_names(is_quick=given.quick),
+        *disks.names(),
+    )
     unknown = [row for row in given.rows if row not in names]
     if unknown:
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(names)}")
@@ -213,11 +217,16 @@ def conclude(sessions: Sequence[Session], results: Results) -> tuple[list[Figure
                 measured.append(figures.figures(row, runs))
             except BenchError as error:
                 results.failures.append(str(error))
-    of_debian = [one for one in sessions if one.boots[DISCO].initrd is not None]
+    of_debian = [
+        one
+        for one in sessions
+        if one.boots[DISCO].initrd is not None and one.boots[DISCO].disk is None
+    ]
     of_disco = {one.name: results.runs.get(one.name, {}).get(DISCO, []) for one in of_debian}
     return measured, [
         *figures.speedup_goals(measured),
         *figures.own_goals(measured),
+        *disks.goals(measured),
         *figures.disco_goals(
             {name: runs for name, runs in of_disco.items() if runs},
             {one.name: one.guests for one in of_debian},
@@ -232,7 +241,7 @@ def _sessions(
     if not (options.only_disco or options.profile or qemu.is_there()):
         console.print(f"{qemu.HOW_TO_GET_IT}; without it Disco runs alone")
     yield from kernels.sessions(folder, is_quick=options.is_quick, wanted=options.rows)
-    if not set(options.rows) & set(debian.names()):
+    if not set(options.rows) & {*debian.names(), *disks.names()}:
         return
     try:
         image = images.build("default", progress=console.print)
@@ -245,6 +254,9 @@ def _sessions(
         )
         console.print("working out the results on the host")
         yield from debian.sessions(system, is_quick=options.is_quick, wanted=options.rows)
+        yield from disks.sessions(
+            system, is_quick=options.is_quick, wanted=options.rows, say=console.print
+        )
     except (ImageError, BenchError) as error:
         results.failures.append(f"rows with Debian are left out: {error}")
 

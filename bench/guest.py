@@ -16,6 +16,7 @@ from typing import Any
 from disco import Machine, Monitor, Status, VirtualMachine
 from disco.guests.platform import PAGE_SIZE
 from disco.monitor.accounting import host_peak_bytes
+from disco.storage.choice import DiskChoice, Mode
 
 #: Disco's own share of a node, beside the rows of its tables.
 _ROOM_MIB = 16
@@ -50,13 +51,16 @@ def run(
     kernel: str,
     initrd: str | None,
     append: str,
+    disk: str | None,
+    ready: str,
     guests: int,
     vcpus: int,
     memory_mib: int,
     cpus: int | None,
     host_threads: int | None,
 ) -> int:
-    """Runs the VMs until all have ended; 1 if one did not end by itself."""
+    """Runs the VMs until all have ended or, if consoles are to show `ready`, until they do; 1 if one did
+    something else."""
     cpus = cpus or guests * vcpus
     nodes = min(guests, cpus)
     guests_per_node = -(-guests // nodes)
@@ -75,11 +79,16 @@ def run(
                 append=append,
                 memory_mib=memory_mib,
                 vcpus=vcpus,
+                disks=[DiskChoice(Path(disk), Mode.COW)] if disk else [],
             )
             Lines(vm, guest)
         for vm in monitor.vms:
             vm.boot()
-        monitor.run()
+
+        def are_ready() -> bool:
+            return all(vm.console.contains(ready) for vm in monitor.vms)
+
+        monitor.run(until=are_ready if ready else None)
         facts = {
             "python_share": monitor.clock.python_share,
             "translation_share": monitor.translation_seconds / monitor.clock.wall_seconds,
@@ -90,6 +99,8 @@ def run(
         for vm in monitor.vms:
             if vm.error is not None:
                 sys.stderr.write(f"{vm.error}\n")
+        if ready:
+            return int(not are_ready())
         return int(any(vm.status not in (Status.RESET, Status.HALTED) for vm in monitor.vms))
 
 

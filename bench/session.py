@@ -39,6 +39,7 @@ class Row:
         same: begin of a mark that has to be the same on both sides and in each run; None: there is none.
         speedup_min: goal: at least this many times as fast as QEMU; None: QEMU does not do this.
         is_in_mean: whether it counts in the geometric mean.
+        amount: of what a goal counts by the second; 0: none does.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     same: str | None = None
     speedup_min: float | None = 1.0
     is_in_mean: bool = False
+    amount: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +62,15 @@ class Boot:
         kernel: ELF file.
         initrd: initramfs, or None.
         append: kernel command line.
+        disk: image that every guest reads, and writes copy-on-write; None: there is no disk.
+        ready: what a guest's console shows at the end of the session; empty: guests end by themselves.
     """
 
     kernel: Path
     initrd: Path | None = None
     append: str = ""
+    disk: Path | None = None
+    ready: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

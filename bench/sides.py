@@ -230,6 +230,8 @@ def _disco_commands(session: Session, boot: Boot) -> list[list[str]]:
         "kernel": str(boot.kernel),
         "initrd": str(boot.initrd) if boot.initrd else None,
         "append": boot.append,
+        "disk": str(boot.disk) if boot.disk else None,
+        "ready": boot.ready,
         "guests": session.guests,
         "vcpus": session.vcpus,
         "memory_mib": session.memory_mib,
