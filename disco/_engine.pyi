@@ -200,6 +200,8 @@ class Engine:
         """Takes free pages of the node, as far as there are any, into the disk cache, filled with these."""
     def drop_cached(self, pages: Sequence[int]) -> None:
         """Takes machine pages out of the disk cache: free then, or their users' alone."""
+    def differing(self, pages: Sequence[int], contents: Sequence[bytes]) -> list[int]:
+        """Which of these machine pages of the disk cache have another content, as places in the list."""
     def map_cached(self, vm: int, target: Sequence[tuple[int, int]], pages: bytes) -> None:
         """Maps machine pages of the disk cache read-only as the VM's pages in these ranges, for what it had.
 

@@ -19,11 +19,13 @@ import stat
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from disco.storage.folder import ROOT_OWNER, Names, SharedFolder, Status, status_of
 
 HEADER = struct.Struct("<IBH")  # length, type, tag
 _ERROR = struct.Struct("<I")
+_COUNT = struct.Struct("<I")
 _QID = struct.Struct("<BIQ")
 #: The largest message that we agree to; Linux cannot send a longer one in its 128 descriptors.
 MESSAGE_BYTES_MAX = 512 << 10
@@ -143,6 +145,21 @@ class _Reader:
         return self.take(self.u16())
 
 
+class FileData(NamedTuple):
+    """Content of a file of the host: device and number of the file, and where in it this was."""
+
+    content: bytes
+    identity: tuple[int, int]
+    offset: int
+
+
+class Answer(NamedTuple):
+    """What goes back: `head`, and behind it content of a file, if there is any."""
+
+    head: bytes
+    data: FileData | None = None
+
+
 class Server:
     """Answers one guest's messages about one folder."""
 
@@ -155,7 +172,7 @@ class Server:
         self._listings: dict[int, list[bytes]] = {}
         self._numbers: dict[tuple[int, int], int] = {}
         self._seen = 0
-        self._answers: Mapping[int, Callable[[_Reader], bytes]] = {
+        self._answers: Mapping[int, Callable[[_Reader], bytes | FileData]] = {
             Type.STATFS: self._statfs,
             Type.LOPEN: self._lopen,
             Type.LCREATE: self._lcreate,
@@ -182,7 +199,7 @@ class Server:
             Type.REMOVE: self._remove,
         }
 
-    def answer(self, message: bytes) -> bytes:
+    def answer(self, message: bytes) -> Answer:
         """The answer to a message, which has a header at least."""
         length, kind, tag = HEADER.unpack_from(message)
         try:
@@ -194,7 +211,11 @@ class Server:
         except OSError as error:
             number = error.errno or errno.EIO
             kind, body = Type.ERROR, _ERROR.pack(MIPS_ERRNO.get(number, number))
-        return HEADER.pack(HEADER.size + len(body), kind + 1, tag) + body
+        if isinstance(body, FileData):
+            count = len(body.content)
+            length = HEADER.size + _COUNT.size + count
+            return Answer(HEADER.pack(length, kind + 1, tag) + _COUNT.pack(count), body)
+        return Answer(HEADER.pack(HEADER.size + len(body), kind + 1, tag) + body)
 
     def reset(self) -> None:
         """Forgets every fid, as when a guest begins anew."""
@@ -324,11 +345,12 @@ class Server:
         if len(self._open) >= OPEN_MAX:
             raise _error(errno.EMFILE)
 
-    def _read(self, fields: _Reader) -> bytes:
+    def _read(self, fields: _Reader) -> FileData:
         number, offset, count = fields.u32(), fields.u64(), fields.u32()
         count = min(count, self._message_bytes - _OVERHEAD_BYTES)
-        data = os.pread(self._descriptor(number), count, _offset(offset))
-        return struct.pack("<I", len(data)) + data
+        descriptor = self._descriptor(number)
+        content = os.pread(descriptor, count, _offset(offset))
+        return FileData(content, status_of(os.fstat(descriptor)).identity, offset)
 
     def _write(self, fields: _Reader) -> bytes:
         number, offset, count = fields.u32(), fields.u64(), fields.u32()

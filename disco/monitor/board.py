@@ -13,7 +13,7 @@ from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
 from disco.devices.virtio.mmio import VirtioMmio
 from disco.devices.virtio.net import VirtioNet
-from disco.devices.virtio.p9 import VirtioP9
+from disco.devices.virtio.p9 import FilePages, VirtioP9
 from disco.devices.virtio.rng import VirtioRng
 from disco.guests.platform import UART_LINE, Platform
 from disco.monitor.bus import Bus, Host
@@ -29,6 +29,7 @@ class Board:
         bus: where the devices answer.
         memory: the VM's physical memory as devices see it.
         disks: its block devices.
+        shares: its 9p devices.
         ending: None, or what the guest asked of the power registers: "reset", or an exit status.
     """
 
@@ -37,6 +38,7 @@ class Board:
         self.memory = memory
         self.ending: str | int | None = None
         self.disks: tuple[VirtioBlock, ...] = ()
+        self.shares: tuple[VirtioP9, ...] = ()
         self._platform = platform
         self._add_power()
 
@@ -66,15 +68,16 @@ class Board:
         entropy_seed: int | None,
         console_sink: Callable[[bytes], None] | None,
         network_card: VirtioNet | None,
-        shares: Sequence[SharedFolder],
+        shares: Sequence[tuple[SharedFolder, FilePages | None]],
     ) -> VirtioConsole | None:
         """A block device for each disk, with whoever is asked first for what is read; then an entropy device if
         there is a seed for one; then a console, which is returned, if somebody takes its output; then the
-        network card if there is one; then a 9p device for each shared folder."""
+        network card if there is one; then a 9p device for each shared folder, again with whoever is asked."""
         self.disks = tuple(
             VirtioBlock(disk=disk, serial=f"disco-{index}", pages=pages)
             for index, (disk, pages) in enumerate(disks)
         )
+        self.shares = tuple(VirtioP9(folder=folder, pages=pages) for folder, pages in shares)
         devices: list[tuple[str, VirtioDevice]] = [
             (f"virtio-blk {index}", disk) for index, disk in enumerate(self.disks)
         ]
@@ -85,7 +88,7 @@ class Board:
             devices.append(("virtio-console", console))
         if network_card is not None:
             devices.append(("virtio-net", network_card))
-        devices += [(f"virtio-9p {folder.tag}", VirtioP9(folder=folder)) for folder in shares]
+        devices += [(f"virtio-9p {share.tag}", share) for share in self.shares]
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
             transport = VirtioMmio(
                 name=name,

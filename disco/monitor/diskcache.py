@@ -5,8 +5,10 @@ reads whole aligned pages gets them mapped read-only in place of its own; the fi
 Disco copies it (`Pages.unshare`). So the page caches, programs and libraries of all VMs on one image are in
 machine memory once. The guest notices nothing: it is as if its disk had written the pages.
 
-Only blocks that nobody can write are cached: those of an image that is open read-only or as the base of
-copy-on-write disks. What a VM has written itself is copied to it, like all that is not whole aligned pages.
+Of disks, only blocks that nobody can write are cached: those of an image that is open read-only or as the
+base of copy-on-write disks. What a VM has written itself is copied to it, like all that is not whole aligned
+pages. Files of shared folders (`disco.monitor.foldercache`) may change at any time: each read of one is a read
+of the host's file, and only pages that still have its content are mapped.
 
 Which pages are cached is decided here, between rounds; the engine fills, maps and copies them. Of the
 pages that no VM maps, the one that was cached first goes first.
@@ -17,8 +19,9 @@ Source: Disco (SOSP'97) section 4.2.5.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from disco import _engine
 from disco._engine import Engine
@@ -61,11 +64,31 @@ class CacheCounters:
     evicted: int = 0
 
 
+#: Reads blocks that are not cached: from their first number, how many.
+ReadBlocks = Callable[[int, int], bytes]
+
+
+class Cached(Protocol):
+    """The cached pages of a disk or file: a machine page a block, 0 for none."""
+
+    def run(self, first: int, count: int) -> array[int]:
+        """Those of `count` blocks."""
+
+    def put(self, block: int, page: int) -> None:
+        """From now on this is the block's page."""
+
+
 class _Image:
-    """The cached pages of one image: a machine page a block, 0 for none."""
+    """A disk: most of its blocks are read some time."""
 
     def __init__(self, block_count: int) -> None:
-        self.pages = array("I", bytes(4 * block_count))
+        self._pages = array("I", bytes(4 * block_count))
+
+    def run(self, first: int, count: int) -> array[int]:
+        return self._pages[first : first + count]
+
+    def put(self, block: int, page: int) -> None:
+        self._pages[block] = page
 
 
 class DiskCache:
@@ -85,7 +108,7 @@ class DiskCache:
         self._orders = [machine.nodes_by_distance(node) for node in range(machine.nodes)]
         self._images: dict[Hashable, _Image] = {}
         #: Where each cached machine page belongs, the one cached first first.
-        self._places: dict[int, tuple[_Image, int]] = {}
+        self._places: dict[int, tuple[Cached, int]] = {}
 
     @property
     def pages(self) -> int:
@@ -105,8 +128,8 @@ class DiskCache:
 
     def map(
         self,
-        disk: CacheableDisk,
-        image: _Image,
+        read: ReadBlocks,
+        image: Cached,
         first: int,
         target: Sequence[Range],
         *,
@@ -115,7 +138,7 @@ class DiskCache:
         """Maps blocks of an image from `first` on over whole pages of a VM.
 
         Args:
-            disk: where blocks that are not cached can be read.
+            read: for blocks that are not cached.
             target: whole aligned pages.
             memory: the VM's. Blocks that are not cached go to its node, if there is room.
 
@@ -127,13 +150,13 @@ class DiskCache:
             DiskError: a block cannot be read; nothing has been mapped then.
         """
         count = sum([length for _, length in target]) >> _PAGE_SHIFT
-        pages = image.pages[first : first + count]
+        pages = image.run(first, count)
         missing = pages.count(0)
         if not missing:
             memory.map_cached(target, pages.tobytes())
             self.counters.hits += count
             return []
-        self._fill(disk, image, first, pages, missing, memory.node)
+        self._fill(read, image, first, pages, missing, memory.node)
         left = pages.count(0)
         self.counters.hits += count - missing
         self.counters.misses += missing - left
@@ -142,8 +165,8 @@ class DiskCache:
 
     def _fill(
         self,
-        disk: CacheableDisk,
-        image: _Image,
+        read: ReadBlocks,
+        image: Cached,
         first: int,
         pages: array[int],
         missing: int,
@@ -157,10 +180,10 @@ class DiskCache:
             wanted = min(count, self.capacity_pages - len(self._places))
             if wanted <= 0:
                 return
-            sector = (first + start) * BLOCK_SECTORS
-            new = self._allocate(disk.read(sector, wanted * BLOCK_SECTORS), node)
+            new = self._allocate(read(first + start, wanted), node)
             for at, page in enumerate(new, start):
-                pages[at] = image.pages[first + at] = page
+                pages[at] = page
+                image.put(first + at, page)
                 self._places[page] = (image, first + at)
 
     def _allocate(self, contents: bytes, node: int) -> list[int]:
@@ -201,13 +224,29 @@ class DiskCache:
                 victims.append(page)
         for page in passed:
             self._places[page] = self._places.pop(page)
-        for page in victims:
-            image, block = self._places.pop(page)
-            image.pages[block] = 0
-        if victims:
-            self._engine.drop_cached(victims)
+        self._drop(victims)
         self.counters.evicted += len(victims)
         return len(victims)
+
+    def revise(self, image: Cached, first: int, contents: bytes) -> None:
+        """Drops those of an image's pages, from block `first` on, that have another content than this.
+
+        Args:
+            contents: of whole blocks.
+        """
+        pages = image.run(first, len(contents) >> _PAGE_SHIFT)
+        known = [(page, at) for at, page in enumerate(pages) if page]
+        if known:
+            theirs = [contents[at * PAGE_SIZE : (at + 1) * PAGE_SIZE] for _, at in known]
+            found = self._engine.differing([page for page, _ in known], theirs)
+            self._drop([known[at][0] for at in found])
+
+    def _drop(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            image, block = self._places.pop(page)
+            image.put(block, 0)
+        if pages:
+            self._engine.drop_cached(pages)
 
 
 def _map_runs(
@@ -241,6 +280,31 @@ def _zeros(pages: array[int]) -> list[tuple[int, int]]:
     return runs
 
 
+def cut(offset: int, target: Sequence[Range]) -> Iterator[tuple[int, int, list[Range], bool]]:
+    """Cuts what is read from `offset` on into what is whole pages on both sides, and what is not.
+
+    Yields:
+        Offset, bytes and ranges of each part, and whether it is whole aligned pages.
+    """
+    whole: list[Range] = []
+    whole_bytes = 0
+    for paddr, length in target:
+        aligned = 0 if (paddr | offset) & _IN_PAGE else length & ~_IN_PAGE
+        if aligned:
+            whole.append((paddr, aligned))
+            whole_bytes += aligned
+            offset += aligned
+        if aligned < length:
+            if whole:
+                yield offset - whole_bytes, whole_bytes, whole, True
+                whole, whole_bytes = [], 0
+            rest = length - aligned
+            yield offset, rest, [(paddr + aligned, rest)], False
+            offset += rest
+    if whole:
+        yield offset - whole_bytes, whole_bytes, whole, True
+
+
 class MappedReads:
     """The reads of one VM from one disk, through the cache: a `PageReader`."""
 
@@ -259,30 +323,16 @@ class MappedReads:
             DiskError: the host cannot read the disk.
         """
         pieces = _Pieces()
-        offset = sector * SECTOR_BYTES
-        whole: list[
-            Range
-        ] = []  # whole aligned pages that follow each other on the disk, up to `offset`
-        whole_bytes = 0
-        for paddr, length in target:
-            aligned = 0 if (paddr | offset) & _IN_PAGE else length & ~_IN_PAGE
-            if aligned:
-                whole.append((paddr, aligned))
-                whole_bytes += aligned
-                offset += aligned
-            if aligned < length:
-                self._map(offset - whole_bytes, whole_bytes, whole, pieces)
-                whole, whole_bytes = [], 0
-                pieces.add(offset, [(paddr + aligned, length - aligned)])
-                self._cache.counters.copied_unaligned += -(-(length - aligned) // PAGE_SIZE)
-                offset += length - aligned
-        self._map(offset - whole_bytes, whole_bytes, whole, pieces)
+        for offset, length, ranges, is_whole in cut(sector * SECTOR_BYTES, target):
+            if is_whole:
+                self._map(offset, length, ranges, pieces)
+            else:
+                pieces.add(offset, ranges)
+                self._cache.counters.copied_unaligned += -(-length // PAGE_SIZE)
         return pieces.done
 
     def _map(self, offset: int, length: int, target: list[Range], pieces: _Pieces) -> None:
         """Maps what can be mapped of whole pages of the disk from `offset` on."""
-        if not length:
-            return
         first = offset >> _PAGE_SHIFT
         part, rest = target, target
         for key, start, count in self._disk.cacheable_runs(first, length >> _PAGE_SHIFT):
@@ -294,9 +344,12 @@ class MappedReads:
                 continue
             image = self._cache.image(key, self._blocks)
             for block, ranges in self._cache.map(
-                self._disk, image, start, part, memory=self._memory
+                self._read_blocks, image, start, part, memory=self._memory
             ):
                 pieces.add(block * PAGE_SIZE, ranges)
+
+    def _read_blocks(self, first: int, count: int) -> bytes:
+        return self._disk.read(first * BLOCK_SECTORS, count * BLOCK_SECTORS)
 
 
 class _Pieces:

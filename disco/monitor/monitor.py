@@ -44,6 +44,7 @@ from disco.hardware.machine import Machine
 from disco.monitor.accounting import Clock, Pace, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
 from disco.monitor.diskcache import DiskCache, MappedReads
+from disco.monitor.foldercache import FolderCache, FolderReads
 from disco.monitor.footprint import Footprint, footprint_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.placement import FirstTouch, PlacementPolicy
@@ -85,7 +86,7 @@ class Monitor:
         vms: all VMs in the order of creation, ended ones too.
         clock: host time spent.
         subnet: the virtual subnet, for VMs that are made with `network=True`.
-        disk_cache: blocks of disks in machine memory.
+        disk_cache: blocks of disks, and of files in shared folders, in machine memory.
         fullest: what memory was used for when VMs had most of it, of the moments just before one ended.
     """
 
@@ -123,6 +124,8 @@ class Monitor:
         self.disk_cache = DiskCache(
             self._engine, self.machine, capacity_pages=_cache_pages(self.machine, disk_cache_mib)
         )
+        has_cache = self.disk_cache.capacity_pages > 0
+        self._folders = FolderCache(self.disk_cache) if has_cache else None
         self._pages.reclaim = self.disk_cache.reclaim
         self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
         self.subnet = Subnet(
@@ -291,6 +294,7 @@ class Monitor:
             number=number,
             memory=memory,
             pages_of=lambda disk: self._reads_of(disk, memory),
+            file_pages=FolderReads(self._folders, memory) if self._folders is not None else None,
         )
         self.vms.append(vm)
         self._living[number] = vm

@@ -21,6 +21,7 @@ from disco._engine import Engine
 from disco.devices.uart import Uart
 from disco.devices.virtio.block import PageReader
 from disco.devices.virtio.net import VirtioNet
+from disco.devices.virtio.p9 import FilePages
 from disco.errors import ConfigError, DiscoError, MemoryExhausted
 from disco.guests import command as guest_command
 from disco.guests.platform import Platform
@@ -139,8 +140,10 @@ class VirtualMachine:
         number: int,
         memory: VmMemory,
         pages_of: Callable[[Disk], PageReader | None],
+        file_pages: FilePages | None,
     ) -> None:
-        """`software` is what it boots; `pages_of` says who is asked first for what is read from a disk."""
+        """`software` is what it boots; `pages_of` says who is asked first for what is read from a disk, and
+        `file_pages` is asked for what is read from shared folders."""
         self.config = config
         self.number = number
         self.kernel_end = software.kernel.image_end
@@ -159,7 +162,7 @@ class VirtualMachine:
             entropy_seed=config.seed if config.entropy else None,
             console_sink=self.hvc.write if config.virtio_console else None,
             network_card=config.network.card if config.network else None,
-            shares=config.shares,
+            shares=[(folder, file_pages) for folder in config.shares],
         )
 
     def __repr__(self) -> str:

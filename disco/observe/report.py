@@ -113,6 +113,7 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
         },
         "network": _network(vm),
         "disks": [asdict(disk.counters) for disk in vm.board.disks],
+        "shares": {share.tag: asdict(share.counters) for share in vm.board.shares},
         "console": vm.console.text,
     }
 

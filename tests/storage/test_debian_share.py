@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 
@@ -58,3 +59,16 @@ def test_vms_read_and_write_a_folder_of_the_host_and_nothing_beside_it(disco, tm
     assert (target / "zeros").read_bytes() == bytes(10)
     assert (target / "zeros").stat().st_mode & 0o7777 == 0o755
     assert sorted(os.listdir(source)) == ["large", "out", "sub", "up"]
+
+
+def test_what_vms_read_into_whole_pages_is_in_memory_once(disco, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "large").write_bytes(random.Random(2).randbytes(4 << 20))
+    command = "dd if=/mnt/in/large of=/dev/null bs=128k"
+    done = disco(
+        "run", "--vms", "2", "--share", f"{tmp_path / 'in'}", "--json", "--", "sh", "-c", command
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [vm["shares"]["in"]["mapped"] for vm in told["vms"]] == [1024, 1024]
+    assert (told["disk_cache"]["misses"], told["disk_cache"]["hits"]) == (1024, 1024)

@@ -201,6 +201,12 @@ impl Engine {
         Ok(pages.into_iter().map(|page| page.0).collect())
     }
 
+    fn differing(&self, pages: Vec<u32>, contents: Vec<PyBackedBytes>) -> PyResult<Vec<usize>> {
+        let pairs: Vec<(Mpn, &[u8])> =
+            pages.into_iter().map(Mpn).zip(contents.iter().map(|content| &**content)).collect();
+        self.monitor.differing(&pairs).map_err(to_py)
+    }
+
     fn drop_cached(&mut self, pages: Vec<u32>) -> PyResult<()> {
         let pages: Vec<Mpn> = pages.into_iter().map(Mpn).collect();
         self.monitor.drop_cached(&pages).map_err(to_py)

@@ -256,6 +256,19 @@ fn what_cannot_be_mapped_is_refused_and_nothing_has_changed() {
 }
 
 #[test]
+fn pages_of_the_cache_with_another_content_are_found() {
+    const PAGE: usize = PAGE_BYTES as usize;
+    let mut monitor = guest::machine(guest::config());
+    let pages = monitor.fill_cache(0, &[[1; PAGE], [2; PAGE], [3; PAGE]].concat()).unwrap();
+    let mut nearly = [3; PAGE];
+    nearly[PAGE - 1] = 4;
+    let pairs = [(pages[1], &[2; PAGE][..]), (pages[2], &nearly), (pages[0], &[2; PAGE]), (pages[0], &[1; PAGE])];
+    assert_eq!(monitor.differing(&pairs), Ok(vec![1, 2]));
+    let strange = Mpn(pages[2].0 + 1);
+    assert_eq!(monitor.differing(&[(strange, &nearly)]), Err(MonitorError::NotCached(strange)));
+}
+
+#[test]
 fn the_cache_takes_no_more_than_the_node_has() {
     let mut monitor = guest::machine(MonitorConfig { memory_bytes_per_node: 1 << 20, ..guest::config() });
     let free = monitor.free_pages(0).unwrap();

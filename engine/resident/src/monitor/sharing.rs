@@ -38,6 +38,22 @@ impl Monitor {
         })
     }
 
+    /// Which of these pages of the cache have another content than the one beside them, as places in the list.
+    ///
+    /// # Errors
+    /// [`MonitorError::NotCached`] naming the first that is not in it.
+    pub fn differing(&self, pairs: &[(Mpn, &[u8])]) -> Result<Vec<usize>> {
+        let pages: Vec<Mpn> = pairs.iter().map(|(page, _)| *page).collect();
+        self.check_cached(&pages)?;
+        let mut there = [0; PAGE_BYTES as usize];
+        let mut differs = |(page, content): &(Mpn, &[u8])| {
+            self.memory.read(page.address(), &mut there);
+            there != **content
+        };
+        let places = pairs.iter().enumerate();
+        Ok(places.filter(|(_, pair)| differs(pair)).map(|(place, _)| place).collect())
+    }
+
     /// Takes pages out of the cache: free then, or their users' alone.
     ///
     /// # Errors
