@@ -138,6 +138,7 @@ def fake_qemu_img(
         "#!/bin/sh\n"
         f'echo "$@" >> {calls}\n'
         f"[ $1 = info ] && echo '{json.dumps(facts)}'\n"
+        "[ $1 = map ] && echo []\n"
         '[ $1 = convert ] && for last; do :; done && printf converted > "$last"\n'
         "true\n"
     )
@@ -150,7 +151,9 @@ def test_an_image_is_converted_by_qemu_img_as_the_format_that_it_is(theirs, tmp_
     calls = fake_qemu_img(tmp_path, monkeypatch, {"format": "qcow2"})
     choice.convert(theirs, tmp_path / "ours.img")
     assert (tmp_path / "ours.img").read_bytes() == b"converted"
-    info, conversion = calls.read_text().splitlines()
+    info, check, extents, conversion = calls.read_text().splitlines()
+    assert check == f"check --output=json -f qcow2 {theirs}"
+    assert extents == f"map --output=json -f qcow2 {theirs}"
     assert info == f"info --output=json -f qcow2 {theirs}"
     assert conversion.startswith(f"convert -f qcow2 -O raw {theirs} ")
     with pytest.raises(ImageError, match="there is a file of that name"):
