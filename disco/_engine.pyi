@@ -130,6 +130,7 @@ class Engine:
         host_threads: int,
         costs: Mapping[str, int],
         interleave_cycles: int = 2000,
+        large_pages: bool = True,
         engine: str = "translator",
     ) -> Self:
         """Raises ValueError naming what was asked and what is possible."""

@@ -134,6 +134,14 @@ def run(
         int | None,
         typer.Option(help="Threads of the host; by default one a core. Never changes a result."),
     ] = None,
+    large_pages: Annotated[
+        bool,
+        typer.Option(
+            "--large-pages/--no-large-pages",
+            help="Map what lies in one piece by TLB entries of 64 KiB and 1 MiB; without, by pairs of 4 KiB"
+            " pages only, as the system of 1997 did.",
+        ),
+    ] = True,
     engine: EngineName = None,
     scheduler: Annotated[
         str | None,
@@ -294,6 +302,7 @@ def run(
         nodes=nodes,
         cpus=cpus,
         host_threads=host_threads,
+        large_pages=large_pages,
         engine=engine,
         scheduler=SchedulerWish(
             name=scheduler,

@@ -39,6 +39,7 @@ class Options:
     nodes: int
     cpus: int | None
     host_threads: int | None
+    large_pages: bool
     engine: str | None
     scheduler: SchedulerWish
     node_memory_mib: int | None
@@ -126,6 +127,7 @@ def _machine(options: Options) -> Machine:
         or node_memory_mib(
             options.nodes, len(options.vms), max(wish.memory_mib for wish in options.vms)
         ),
+        large_pages=options.large_pages,
         seed=options.seed,
         engine=options.engine or DEFAULT_ENGINE,
     )

@@ -55,6 +55,9 @@ class Machine:
         tlb_entries: dual-page entries in the TLB of a CPU.
         l2tlb_entries: entries in the second-level TLB of a vCPU, a power of two from 4; 0 switches
             it off.
+        large_pages: whether VMs get their memory by blocks of 1 MiB that lie in one piece, and Disco maps
+            those by entries of 64 KiB and 1 MiB pages where a guest maps as much at once. The 1997
+            system had pairs of 4 KiB pages only.
         quantum_cycles: length of a round: CPUs take turns, and the monitor decides, this often; up to
             sixteen times as long while each vCPU has a CPU to itself and nothing happens.
         seed: of everything random: guests' entropy, device data.
@@ -74,6 +77,7 @@ class Machine:
     clock_mhz: int = 200
     tlb_entries: int = 64
     l2tlb_entries: int = 4096
+    large_pages: bool = True
     quantum_cycles: int = 100_000
     seed: int = 0
     host_threads: int = field(default_factory=_host_cores, compare=False)

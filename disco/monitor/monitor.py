@@ -568,6 +568,7 @@ def _build(machine: Machine) -> Engine:
             quantum_cycles=machine.quantum_cycles,
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,
+            large_pages=machine.large_pages,
             host_threads=min(machine.host_threads, machine.cpus),
             costs=dict(machine.costs),
             engine=machine.engine,

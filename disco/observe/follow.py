@@ -46,7 +46,7 @@ _SEGMENTS = (
 _COMPATIBILITY = 0xC000_00FF_8000_0000
 _SIGN = 0x3FFF_FF00_0000_0000
 
-_PAGE_BITS = 12
+_PAGE_BYTES = 4096
 _PFN_SHIFT = 6
 _PFN_MASK = (1 << 30) - 1
 _ENTRY_LO_BITS = ((2, "D"), (1, "V"), (0, "G"), (63, "RI"), (62, "XI"))
@@ -144,11 +144,18 @@ def vaddr_of_entry(vpn2: int) -> int:
 def _entry(step: Step) -> tuple[str, ...]:
     owner = "every ASID (global)" if step["global"] else f"ASID {step['asid']}"
     even = vaddr_of_entry(step["vpn2"])
+    page_bytes = step.get("page_bytes", _PAGE_BYTES)
+    size = "" if page_bytes == _PAGE_BYTES else f", pages of {_size(page_bytes)}"
     return (
-        f"slot {step['index']}, {owner}",
+        f"slot {step['index']}, {owner}{size}",
         f"even page {even:#x}: {_entry_lo(step['lo0'])}",
-        f"odd page  {even + (1 << _PAGE_BITS):#x}: {_entry_lo(step['lo1'])}",
+        f"odd page  {even + page_bytes:#x}: {_entry_lo(step['lo1'])}",
     )
+
+
+def _size(page_bytes: int) -> str:
+    kib = page_bytes >> 10
+    return f"{kib} KiB" if kib < 1 << 10 else f"{kib >> 10} MiB"
 
 
 def _instruction(step: Step, around: Surroundings) -> str:
@@ -258,6 +265,18 @@ def _pmap(step: Step, around: Surroundings) -> Chapter:
     return Chapter("pmap: the row of the physical page", tuple(lines), step["cycles"])
 
 
+def _run(step: Step, around: Surroundings) -> Chapter:
+    permission = "all writable" if step["writable"] else "all read-only"
+    return Chapter(
+        f"pmap: {_size(step['pages'] * _PAGE_BYTES)} that the guest maps at once lie in one piece",
+        (
+            f"physical pages from {step['ppn']:#x} on: machine pages from {step['mpn']:#x} on, on node"
+            f" {around.node_of_page(step['mpn'])}, {permission}",
+        ),
+        step["cycles"],
+    )
+
+
 def _page_fault(step: Step, _around: Surroundings) -> Chapter:
     why = "may not be written" if step["protected"] else "is absent"
     return Chapter(
@@ -293,6 +312,7 @@ _TELLERS: Mapping[str, Callable[[Step, Surroundings], Chapter]] = {
     "privileged": _privileged,
     "tlb write": _tlb_write,
     "pmap": _pmap,
+    "run": _run,
     "page fault": _page_fault,
     "insert": _insert,
 }

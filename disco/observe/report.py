@@ -241,6 +241,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("second-level TLB hit", ("tlb", "l2tlb_hits")),
             _Row("virtual TLB hit", ("tlb", "virtual_hits")),
             _Row("kernel segment", ("tlb", "kernel_segment")),
+            _Row("  large pages mapped", ("tlb", "large")),
             _Row("forwarded to the guest", ("tlb", "forwarded")),
         ),
     ),

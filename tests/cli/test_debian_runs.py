@@ -160,7 +160,7 @@ def test_a_shell_reads_its_script_from_standard_input_and_ends_the_run_with_its_
 
 def test_a_forwarded_miss_is_told_from_the_address_to_the_machine_page(disco):
     # With this seed the first forwarded miss is a refill, and no store to a clean page.
-    done = disco("follow", "--seed", "1", "--json")
+    done = disco("follow", "--seed", "3", "--json")
     story = json.loads(done.stdout)
     kinds = [step["kind"] for step in story["steps"]]
     assert kinds[:4] == ["miss", "l2tlb", "virtual tlb", "forward"]

@@ -45,7 +45,7 @@ type FootprintRows =
 impl Engine {
     #[new]
     #[pyo3(signature = (*, node_of_cpu, nodes, memory_bytes_per_node, quantum_cycles, tlb_entries,
-                        l2tlb_entries, host_threads, costs, interleave_cycles=2000,
+                        l2tlb_entries, host_threads, costs, interleave_cycles=2000, large_pages=true,
                         engine="translator"))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of a Python constructor")]
     fn new(
@@ -58,6 +58,7 @@ impl Engine {
         host_threads: usize,
         costs: BTreeMap<String, u64>,
         interleave_cycles: u64,
+        large_pages: bool,
         engine: &str,
     ) -> PyResult<Engine> {
         let config = MonitorConfig {
@@ -69,6 +70,7 @@ impl Engine {
             slice_rounds: 1,
             tlb_entries,
             l2tlb_entries,
+            large_pages,
             host_threads,
             costs: costs_of(&costs)?,
             engine: engine_of(engine)?,

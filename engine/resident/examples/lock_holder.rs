@@ -95,6 +95,7 @@ pub fn measure(setting: Setting, policy: Policy) -> Result<Outcome, MonitorError
         slice_rounds: 4,
         tlb_entries: 64,
         l2tlb_entries: 1024,
+        large_pages: false,
         host_threads: 1,
         costs: Costs::default(),
         engine: EngineKind::Translator,

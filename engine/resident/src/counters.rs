@@ -192,6 +192,8 @@ counters! {
     tlb_virtual_hits,
     /// TLB misses in a segment that the guest does not map, answered through the pmap.
     tlb_kernel_segment,
+    /// Those of both kinds that were answered with an entry of large pages.
+    tlb_large,
     /// TLB refill exceptions forwarded to the guest.
     tlb_forwarded,
     /// TLB invalid exceptions forwarded to the guest.

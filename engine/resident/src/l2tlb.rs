@@ -30,7 +30,7 @@
 
 use machine::cp0::entry_hi;
 use machine::tlb::entry_lo;
-use machine::{Asid, Mpn};
+use machine::{Asid, Mpn, PAGE_BYTES};
 
 /// Which slot of the virtual TLB an entry came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,9 @@ impl Origin {
 /// Slots of the largest virtual TLB.
 pub const SLOTS: usize = 64;
 const WAYS: usize = 4;
+const PAIR_BYTES: usize = 2 * PAGE_BYTES as usize;
+/// More pairs than this are not looked for one by one: an entry of larger pages than 1 MiB.
+const PAIRS_MAX: u64 = 256;
 
 /// The bits of an address that name its pair. A guest writes 32-bit kernel addresses sign-extended, EntryHi
 /// drops bits 61:40 of them: both are one pair.
@@ -199,6 +202,15 @@ impl L2Tlb {
         dropped
     }
 
+    /// As [`L2Tlb::drop_pair`] for `bytes` from `vaddr` on, or for more than that where it would take long.
+    pub fn drop_range(&mut self, vaddr: u64, bytes: u64, asid: Option<Asid>) {
+        let pairs = bytes / PAIR_BYTES as u64;
+        if pairs > PAIRS_MAX {
+            return self.drop_guest();
+        }
+        (0..pairs).for_each(|pair| _ = self.drop_pair(vaddr + pair * PAIR_BYTES as u64, asid));
+    }
+
     /// Drops everything that ever was in a slot of the virtual TLB.
     pub fn drop_slot(&mut self, slot: usize) {
         self.slot_epochs[slot] = self.slot_epochs[slot].wrapping_add(1);
@@ -228,6 +240,12 @@ impl L2Tlb {
                 *entry = L2Entry::EMPTY;
             }
         }
+    }
+
+    /// Drops every entry for the `bytes` from `vaddr` on, whatever its kind or space: an entry of larger pages of the
+    /// hardware TLB takes their place.
+    pub fn shoot_down_range(&mut self, vaddr: u64, bytes: u64) {
+        (vaddr..vaddr + bytes).step_by(PAIR_BYTES).for_each(|pair| self.shoot_down(pair));
     }
 
     /// Drops every entry that translates to a machine page (shootdown of an overflowed pmap row).

@@ -13,11 +13,13 @@
 //! [`miss`] (the life of a TLB miss), [`emulate`] (privileged instructions), [`trap`] (the dispatcher),
 //! [`schedule`] (who runs where), [`monitor`] (rounds).
 
+pub mod blocks;
 pub mod costs;
 pub mod counters;
 pub mod emulate;
 pub mod event;
 pub mod follow;
+mod free;
 pub mod host_threads;
 pub mod l2tlb;
 pub mod memmap;

@@ -7,19 +7,19 @@
 //! A row has room for the one user that nearly every page has. The users of a page that has several are in a set
 //! beside the table, all of them, so a page costs eight bytes and can be shared by any number.
 //!
-//! A node hands out returned pages first, the latest first, and then those that nobody has had yet, in order.
-//! Returned pages give their host memory back and read as zero when they are handed out again. A row of zeros
-//! is one of nobody's page, so neither a row nor a list is written for a page before somebody has it.
+//! Which free page a node hands out is told in `free.rs`. Returned pages give their host memory back and read as zero
+//! when they are handed out again. A row of zeros is one of nobody's page, so neither a row nor a list is written for
+//! a page before somebody has it.
 //!
 //! Source: Disco (SOSP'97) section 4.2.3.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use machine::memory::MemoryError;
 use machine::{MachineMemory, Mpn, NodeId, PAGE_BYTES, Ppn};
 
+use crate::free::FreePages;
 use crate::table::{Row, Table};
 
 /// Who uses a machine page.
@@ -107,25 +107,6 @@ pub struct Memmap {
     free: Vec<FreePages>,
 }
 
-/// The free pages of a node.
-#[derive(Debug)]
-struct FreePages {
-    /// Somebody had these and gave them back.
-    returned: Vec<Mpn>,
-    /// Nobody has had these yet.
-    fresh: Range<u32>,
-}
-
-impl FreePages {
-    fn count(&self) -> usize {
-        self.returned.len() + self.fresh.len()
-    }
-
-    fn take(&mut self) -> Option<Mpn> {
-        self.returned.pop().or_else(|| self.fresh.next().map(Mpn))
-    }
-}
-
 /// Bytes of the monitor's text, which every node holds a copy of (SOSP'97 section 4.2).
 const MONITOR_TEXT_BYTES: u64 = 72 << 10;
 
@@ -156,7 +137,7 @@ impl Memmap {
             self.table.set(page as usize, row);
         }
         let fresh = first + own_pages..first + self.memory.pages_per_node();
-        self.free.push(FreePages { returned: Vec::new(), fresh });
+        self.free.push(FreePages::new(fresh));
     }
 
     /// The shared table.
@@ -194,11 +175,21 @@ impl Memmap {
         std::iter::from_fn(|| free.take()).take(count).collect()
     }
 
-    /// Takes pages back that were set aside and that nobody has had; the last one goes first again.
-    pub fn put_back(&mut self, pages: impl Iterator<Item = Mpn>) {
+    /// Takes a free block of `node`, zeroed, that will be somebody's by the page ([`Memmap::own`]): its first page.
+    pub fn set_block_aside(&mut self, node: NodeId) -> Option<Mpn> {
+        self.free[usize::from(node.0)].take_block()
+    }
+
+    /// As many blocks as there are, up to so many.
+    pub fn set_blocks_aside(&mut self, node: NodeId, count: usize) -> Vec<Mpn> {
+        std::iter::from_fn(|| self.set_block_aside(node)).take(count).collect()
+    }
+
+    /// Takes pages back that were set aside and that nobody has had.
+    pub fn put_back(&mut self, pages: Vec<Mpn>) {
         for page in pages {
             let node = self.memory.node_of(page);
-            self.free[usize::from(node.0)].returned.push(page);
+            self.free[usize::from(node.0)].put(page);
         }
     }
 
@@ -316,7 +307,7 @@ impl Memmap {
     fn put_into_free(&mut self, page: Mpn) {
         let node = self.memory.node_of(page);
         self.table.set(page.0 as usize, MemmapRow::default());
-        self.free[usize::from(node.0)].returned.push(page);
+        self.free[usize::from(node.0)].put(page);
     }
 }
 
@@ -370,8 +361,7 @@ mod tests {
                 bytes[0]
             };
             let bytes: Vec<u8> = pages.iter().map(first_bytes).collect();
-            let free = (memmap.free[0].returned.clone(), memmap.free[1].returned.clone());
-            (bytes, free)
+            (bytes, format!("{:?}", memmap.free))
         };
         let (bytes, free) = release_all(true);
         assert_eq!(bytes, [0, 0, 0, 7, 0], "the one that somebody has keeps its bytes");

@@ -6,8 +6,9 @@
 //!    it does not map, the physical page follows from the address; elsewhere the virtual TLB decides, and what
 //!    it does not hold, or forbids, is the guest's to handle.
 //! 3. The pmap says what the physical page is. Present: a hardware entry is made of the guest's protection and
-//!    the pmap's, and goes into both TLBs, with a backmap. Absent, or not to be written: a page fault, for
-//!    Python. A device's registers: the access is carried out.
+//!    the pmap's, and goes into both TLBs, with a backmap. Where the guest maps more than two pages at once and they
+//!    lie in one piece, it is an entry of large pages, for the hardware TLB alone ([`crate::blocks`]). Absent, or not to
+//!    be written: a page fault, for Python. A device's registers: the access is carried out.
 //!
 //! Source: Disco (SOSP'97) section 4.2.2; docs/architecture.md, The life of a TLB miss.
 
@@ -19,6 +20,7 @@ use machine::{
 };
 use mips::Op;
 
+use crate::blocks::RUN_PAGES;
 use crate::counters::Cause;
 use crate::event::{Event, StopCause};
 use crate::l2tlb::{L2Entry, Origin};
@@ -38,6 +40,27 @@ pub(crate) struct GuestPair {
     pages: [Ppn; 2],
     /// EntryLo of each half; only C, D, V, RI and XI count.
     protection: [u64; 2],
+    /// The guest's entry around it, if it is not of a segment that the guest does not map.
+    entry: Option<TlbEntry>,
+}
+
+impl GuestPair {
+    /// Bytes around the pair that lie in physical memory as they do virtually: a page of the guest's entry, or the
+    /// whole segment.
+    fn page_bytes(&self) -> u64 {
+        self.entry.map_or(u64::MAX, |entry| entry.page_bytes())
+    }
+
+    /// The physical page and the EntryLo of an address near by: in the guest's entry, or in the segment.
+    fn neighbour(&self, vaddr: u64) -> (Ppn, u64) {
+        match self.entry {
+            Some(entry) => (PhysAddr(entry.physical(vaddr)).page(), entry.lo[entry.half(vaddr)]),
+            None => {
+                let distance = (vaddr.wrapping_sub(self.vpn2) as i64 >> PAGE_SHIFT) as u32;
+                (Ppn(self.pages[0].0.wrapping_add(distance)), self.protection[0])
+            }
+        }
+    }
 }
 
 /// How the guest's CPU would translate an address.
@@ -50,6 +73,8 @@ enum GuestView {
     Fault(Exception),
 }
 
+/// Bytes of a pair of the smallest pages.
+const PAIR_BYTES: u32 = 2 << PAGE_SHIFT;
 /// C field of every entry the monitor makes: cacheable, non-coherent (all memory is coherent here).
 const CACHED: u64 = 3 << entry_lo::C_SHIFT;
 
@@ -183,6 +208,7 @@ impl Running<'_> {
             origin: Origin::slot(index),
             pages,
             protection: lo.map(|lo| self.honoured(lo)),
+            entry: Some(*entry),
         }
     }
 
@@ -215,6 +241,9 @@ impl Running<'_> {
 
     /// Puts a guest's pair into the hardware TLB and the second-level TLB, as far as its pages are present.
     fn map_pair(&mut self, pair: &GuestPair) {
+        if let Some(entry) = RUN_PAGES.into_iter().find_map(|pages| self.large_entry(pair, pages)) {
+            return self.map_large(&entry, pair.origin);
+        }
         let lo = [0, 1].map(|half| self.hardware_lo(pair, half));
         if lo[0] | lo[1] == 0 {
             return;
@@ -224,6 +253,39 @@ impl Running<'_> {
         self.vcpu.l2tlb.insert(entry);
         let index = self.cpu.tlb().find(pair.vpn2, pair.asid);
         self.write_hardware(&entry, index);
+    }
+
+    /// An entry of pages of that size around a pair, if the guest maps it all and both pages are runs.
+    fn large_entry(&mut self, pair: &GuestPair, pages: u32) -> Option<TlbEntry> {
+        let bytes = u64::from(pages) << PAGE_SHIFT;
+        if pair.page_bytes() < bytes {
+            return None;
+        }
+        let vpn2 = pair.vpn2 & !(2 * bytes - 1);
+        let mut lo = [0; 2];
+        for (lo, vaddr) in lo.iter_mut().zip([vpn2, vpn2 + bytes]) {
+            let (first, protection) = pair.neighbour(vaddr);
+            let run = self.pmap.run(first, pages).filter(|_| protection & entry_lo::V != 0)?;
+            *lo = merged(run.mpn, self.honoured(protection), run.writable);
+        }
+        for vaddr in [vpn2, vpn2 + bytes] {
+            let (first, _) = pair.neighbour(vaddr);
+            self.pmap.record_run(first, pages);
+            self.note_run(first, pages);
+        }
+        let page_mask = (2 * bytes) as u32 - PAIR_BYTES;
+        Some(TlbEntry { vpn2, asid: pair.asid, global: pair.global, page_mask, lo, hidden: false })
+    }
+
+    /// Puts an entry of large pages into the hardware TLB, in place of all smaller ones.
+    fn map_large(&mut self, entry: &TlbEntry, origin: Origin) {
+        self.charge(self.costs.map);
+        self.vcpu.counters.tlb_large += 1;
+        self.vcpu.l2tlb.shoot_down_range(entry.vpn2, 2 * entry.page_bytes());
+        while let Some(index) = self.cpu.tlb().find_overlap(entry, usize::MAX) {
+            self.cpu.tlb_invalidate(index);
+        }
+        self.write_entry(*entry, origin, None);
     }
 
     /// Hardware EntryLo of one half: the guest's protection and the pmap's, merged. 0: not to be used.
@@ -236,29 +298,25 @@ impl Running<'_> {
         self.note_pmap(pair.pages[half], &row);
         let vaddr = pair.vpn2 | (half as u64) << PAGE_SHIFT;
         self.pmap.record(pair.pages[half], Backmap::new(vaddr, pair.asid, pair.global));
-        let writable = if row.writable != 0 { protection & entry_lo::D } else { 0 };
-        let inhibit = protection & (entry_lo::RI | entry_lo::XI);
-        entry_lo::frame(Mpn(row.mpn).address().0) | CACHED | entry_lo::V | writable | inhibit
+        merged(Mpn(row.mpn), protection, row.writable != 0)
+    }
+
+    /// Writes a hardware entry of the second-level TLB's. Where.
+    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) -> usize {
+        let L2Entry { vpn2, asid, global, lo, .. } = *entry;
+        self.write_entry(TlbEntry { vpn2, asid, global, page_mask: 0, lo, hidden: false }, entry.origin, index)
     }
 
     /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest. Where.
-    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) -> usize {
+    fn write_entry(&mut self, entry: TlbEntry, origin: Origin, index: Option<usize>) -> usize {
         let index = index.unwrap_or_else(|| {
             let victim = self.shadow.next_victim;
             self.shadow.next_victim = (victim + 1) % self.cpu.tlb().len();
             victim
         });
-        let hardware_entry = TlbEntry {
-            vpn2: entry.vpn2,
-            asid: entry.asid,
-            global: entry.global,
-            page_mask: 0,
-            lo: entry.lo,
-            hidden: false,
-        };
-        let written = self.cpu.tlb_write(index, hardware_entry);
+        let written = self.cpu.tlb_write(index, entry);
         assert!(written.is_ok(), "two hardware entries for {:#x}: {written:?}", entry.vpn2);
-        self.shadow.origins[index] = entry.origin;
+        self.shadow.origins[index] = origin;
         self.note("insert", || {
             vec![
                 ("index", (index as u64).into()),
@@ -267,6 +325,7 @@ impl Running<'_> {
                 ("global", entry.global.into()),
                 ("lo0", entry.lo[0].into()),
                 ("lo1", entry.lo[1].into()),
+                ("page_bytes", entry.page_bytes().into()),
             ]
         });
         index
@@ -282,11 +341,6 @@ impl Running<'_> {
         if entry.hidden {
             return;
         }
-        if entry.page_mask != 0 {
-            self.vcpu.l2tlb.drop_guest();
-            self.hardware_drop_guest();
-            return;
-        }
         let segment = segments::classify(sign_extended(entry.vpn2), Mode::Kernel, &self.vcpu.cp0);
         if matches!(segment, Ok(Segment::Unmapped { .. })) {
             // Nobody asks the TLB there: what software writes to make an entry harmless.
@@ -294,7 +348,11 @@ impl Running<'_> {
         }
         self.drop_overlapping(&entry);
         if segment == Ok(Segment::Mapped) {
-            let pair = self.mapped_pair(&entry, sign_extended(entry.vpn2), index);
+            // Of large pages, what the handler was called for is likely to be wanted.
+            let wanted = self.vcpu.cp0.bad_vaddr;
+            let is_inside = entry.matches(segments::tlb_address(wanted), entry.asid);
+            let vaddr = if is_inside { wanted } else { sign_extended(entry.vpn2) };
+            let pair = self.mapped_pair(&entry, vaddr, index);
             self.map_pair(&pair);
         }
     }
@@ -308,7 +366,7 @@ impl Running<'_> {
     /// Drops ghosts that would answer for the address of a new entry.
     fn drop_overlapping(&mut self, entry: &TlbEntry) {
         let asid = (!entry.global).then_some(entry.asid);
-        self.vcpu.l2tlb.drop_pair(entry.vpn2, asid);
+        self.vcpu.l2tlb.drop_range(entry.vpn2, 2 * entry.page_bytes(), asid);
         while let Some(index) = self.cpu.tlb().find_overlap(entry, usize::MAX) {
             self.cpu.tlb_invalidate(index);
         }
@@ -441,6 +499,18 @@ impl Running<'_> {
         });
     }
 
+    fn note_run(&mut self, first: Ppn, pages: u32) {
+        let Some(run) = self.pmap.run(first, pages).filter(|_| self.vcpu.follower.is_some()) else { return };
+        self.note("run", || {
+            vec![
+                ("ppn", u64::from(first.0).into()),
+                ("pages", u64::from(pages).into()),
+                ("mpn", u64::from(run.mpn.0).into()),
+                ("writable", run.writable.into()),
+            ]
+        });
+    }
+
     fn start_following(&mut self, trap: &Trap, vaddr: u64, access: AccessKind) {
         let Some(follower) = &mut self.vcpu.follower else { return };
         follower.miss(trap.pc);
@@ -464,6 +534,13 @@ impl Running<'_> {
     }
 }
 
+/// EntryLo of machine pages from `mpn` on: the guest's protection and the pmap's, merged.
+fn merged(mpn: Mpn, protection: u64, writable: bool) -> u64 {
+    let dirty = if writable { protection & entry_lo::D } else { 0 };
+    let inhibit = protection & (entry_lo::RI | entry_lo::XI);
+    entry_lo::frame(mpn.address().0) | CACHED | entry_lo::V | dirty | inhibit
+}
+
 /// The pair of a segment that the guest does not map.
 fn direct_pair(vaddr: u64, phys: u64) -> GuestPair {
     let even = Ppn(((phys >> PAGE_SHIFT) & !1) as u32);
@@ -475,6 +552,7 @@ fn direct_pair(vaddr: u64, phys: u64) -> GuestPair {
         origin: Origin::KERNEL,
         pages: [even, Ppn(even.0 | 1)],
         protection: [protection; 2],
+        entry: None,
     }
 }
 

@@ -156,7 +156,7 @@ impl Monitor {
         if id >= VMS_MAX {
             return Err(MonitorError::Machine(format!("VM {id} asked; a machine can have had {VMS_MAX}")));
         }
-        let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries)?;
+        let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries, self.config.large_pages)?;
         self.put_reserves_back();
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
         self.vms.push(Some(vm));

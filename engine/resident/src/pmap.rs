@@ -18,6 +18,7 @@
 use machine::memory::MemoryError;
 use machine::{Asid, Mpn, PhysRange, Ppn};
 
+use crate::blocks::{Blocks, Run};
 use crate::table::{Row, Table};
 
 /// What a physical page is to the monitor.
@@ -143,24 +144,29 @@ pub struct Pmap {
     table: Table<PmapRow>,
     /// A power of two of rows.
     backmaps: Table<BackmapRow>,
+    /// Where the machine pages lie in one piece.
+    blocks: Blocks,
     /// Whole pages.
     ram: Vec<PhysRange>,
 }
 
 impl Pmap {
-    /// A pmap of `pages` rows in which RAM is absent and nothing else exists.
+    /// A pmap of `pages` rows in which RAM is absent and nothing else exists. `large_pages`: whether it is to know
+    /// where entries of larger pages are possible.
     ///
     /// # Errors
     /// [`MemoryError::Host`] when the host refuses the address space.
-    pub fn new(pages: usize, ram: &[PhysRange]) -> Result<Pmap, MemoryError> {
+    pub fn new(pages: usize, ram: &[PhysRange], large_pages: bool) -> Result<Pmap, MemoryError> {
         let backmap_rows = pages.next_power_of_two().min(BACKMAP_ROWS_MAX);
-        Ok(Pmap { table: Table::new(pages)?, backmaps: Table::new(backmap_rows)?, ram: ram.to_vec() })
+        let blocks = Blocks::new(if large_pages { pages } else { 0 });
+        Ok(Pmap { table: Table::new(pages)?, backmaps: Table::new(backmap_rows)?, blocks, ram: ram.to_vec() })
     }
 
     /// Bytes of the rows of a VM with `ram_pages` pages of RAM.
     pub fn bytes(ram_pages: u64) -> u64 {
         let backmap_rows = ram_pages.next_power_of_two().min(BACKMAP_ROWS_MAX as u64);
-        ram_pages * size_of::<PmapRow>() as u64 + backmap_rows * size_of::<BackmapRow>() as u64
+        let rows = ram_pages * size_of::<PmapRow>() as u64 + backmap_rows * size_of::<BackmapRow>() as u64;
+        rows + Blocks::bytes(ram_pages)
     }
 
     /// The shared table.
@@ -201,7 +207,7 @@ impl Pmap {
     pub fn set_absent(&mut self, page: Ppn) {
         assert!(self.is_ram(page), "only RAM is absent");
         self.clear_backmaps(page);
-        self.table.set(page.0 as usize, PmapRow::default());
+        self.change(page, PmapRow::default());
     }
 
     /// Gives a page its machine page. Mappings of an earlier one must have been shot down.
@@ -210,12 +216,36 @@ impl Pmap {
         assert!(!(writable && state == PageState::Shared), "a shared page is never writable");
         self.clear_backmaps(page);
         let row = PmapRow { mpn: mpn.0, state: state as u8, writable: writable.into(), ..PmapRow::default() };
-        self.table.set(page.0 as usize, row);
+        self.change(page, row);
     }
 
     /// Changes whether the VM may write the page.
     pub fn set_writable(&mut self, page: Ppn, writable: bool) {
-        self.table.update(page.0 as usize, |row| row.writable = writable.into());
+        let row = self.table.get(page.0 as usize);
+        self.change(page, PmapRow { writable: writable.into(), ..row });
+    }
+
+    fn change(&mut self, page: Ppn, new: PmapRow) {
+        let old = self.table.get(page.0 as usize);
+        self.table.set(page.0 as usize, new);
+        let Pmap { table, blocks, .. } = self;
+        blocks.change(page, old, new, |page| table.get(page.0 as usize));
+    }
+
+    /// The run of machine pages behind `pages` physical pages from `first` on, if they lie so ([`crate::blocks`]).
+    #[inline]
+    pub fn run(&self, first: Ppn, pages: u32) -> Option<Run> {
+        self.blocks.run(first, pages)
+    }
+
+    /// Notes that a TLB maps the run by an entry of larger pages.
+    pub fn record_run(&mut self, first: Ppn, pages: u32) {
+        self.blocks.note_mapped(first, pages);
+    }
+
+    /// Whether some TLB may hold the page.
+    pub fn may_be_in_tlb(&self, page: Ppn) -> bool {
+        self.row(page).overflowed != 0 || self.backmaps(page).count != 0 || self.blocks.is_mapped(page)
     }
 
     /// Notes that the page is now in a TLB under this address.
@@ -265,6 +295,7 @@ impl Pmap {
 
     /// Forgets the mappings of a page; the caller has taken them out of every TLB.
     pub fn clear_backmaps(&mut self, page: Ppn) {
+        self.blocks.clear_mapped(page);
         self.table.update(page.0 as usize, |row| row.overflowed = 0);
         let index = self.backmap_index(page);
         if self.backmaps.get(index).ppn == page.0 {
@@ -286,7 +317,7 @@ mod tests {
     /// Four rows, of which the first `ram_pages` are RAM.
     fn small(ram_pages: u64) -> Pmap {
         let ram = PhysRange { base: PhysAddr(0), bytes: ram_pages * PAGE_BYTES };
-        Pmap::new(4, &[ram]).expect("small table")
+        Pmap::new(4, &[ram], false).expect("small table")
     }
 
     #[test]
@@ -321,7 +352,7 @@ mod tests {
     #[test]
     fn of_two_pages_for_one_row_of_backmaps_the_later_has_it_and_the_other_is_overflowed() {
         let ram = PhysRange { base: PhysAddr(0), bytes: 3 * BACKMAP_ROWS_MAX as u64 * PAGE_BYTES };
-        let mut pmap = Pmap::new(3 * BACKMAP_ROWS_MAX, &[ram]).expect("sparse table");
+        let mut pmap = Pmap::new(3 * BACKMAP_ROWS_MAX, &[ram], false).expect("sparse table");
         let pages = [5, 5 + BACKMAP_ROWS_MAX as u32, 5 + 2 * BACKMAP_ROWS_MAX as u32].map(Ppn);
         let backmap = Backmap::new(0x1000, Asid(0), false);
         let overflowed = |pmap: &Pmap| pages.map(|page| pmap.row(page).overflowed);

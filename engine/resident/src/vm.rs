@@ -37,9 +37,15 @@ impl Vm {
     ///
     /// # Errors
     /// [`MemoryError::Host`] when the host refuses the address space of the pmap.
-    pub fn new(id: u32, ram: &[PhysRange], vcpus: u32, l2tlb_entries: usize) -> Result<Vm, MemoryError> {
+    pub fn new(
+        id: u32,
+        ram: &[PhysRange],
+        vcpus: u32,
+        l2tlb_entries: usize,
+        large_pages: bool,
+    ) -> Result<Vm, MemoryError> {
         let end = ram.iter().map(|range| range.end()).max().unwrap_or(0).max(PMAP_BYTES_MIN);
-        let mut pmap = Pmap::new((end >> PAGE_SHIFT) as usize, ram)?;
+        let mut pmap = Pmap::new((end >> PAGE_SHIFT) as usize, ram, large_pages)?;
         let smp = (vcpus > 1).then(|| Smp::new(vcpus));
         if smp.is_some() {
             for page in Smp::WINDOWS.iter().flat_map(|window| window.pages()) {

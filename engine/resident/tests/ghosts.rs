@@ -1043,10 +1043,11 @@ fn check_seed(seed: u64, steps: usize) {
     model.random_steps(steps);
     let image = image(seed, &model, &before);
     compare(seed, "the bare CPU", &run_bare(&image), &model);
-    for (tlb_entries, l2tlb_entries) in [(64, 0), (8, 4), (8, 1024), (64, 64), (32, 256)] {
-        let config =
-            MonitorConfig { tlb_entries, l2tlb_entries, memory_bytes_per_node: 8 << 20, ..guest::config() };
-        let who = format!("a second-level TLB of {l2tlb_entries} over {tlb_entries}");
+    let shapes = [(64, 0, true), (8, 4, false), (8, 1024, true), (64, 64, true), (32, 256, false)];
+    for (tlb_entries, l2tlb_entries, large_pages) in shapes {
+        let shape = MonitorConfig { tlb_entries, l2tlb_entries, large_pages, ..guest::config() };
+        let config = MonitorConfig { memory_bytes_per_node: 8 << 20, ..shape };
+        let who = format!("a second-level TLB of {l2tlb_entries} over {tlb_entries}, large pages: {large_pages}");
         compare(seed, &who, &run_monitored(&image, config), &model);
     }
 }

@@ -44,6 +44,7 @@ fn with_victim(cpus: u16) -> (Monitor, u32) {
         node_of_cpu: vec![0; usize::from(cpus)],
         memory_bytes_per_node: 8 << 20,
         l2tlb_entries: 256,
+        large_pages: true,
         ..guest::config()
     };
     let mut monitor = guest::machine(config);

@@ -118,6 +118,7 @@ fn mixed(host_threads: usize) -> Monitor {
         nodes: 3,
         host_threads,
         l2tlb_entries: 64,
+        large_pages: false,
         tlb_entries: 16,
         ..guest::config()
     });
@@ -280,6 +281,7 @@ fn the_largest_machine_runs_more_vcpus_than_it_has_cpus() {
         memory_bytes_per_node: 2 << 20,
         host_threads: 2,
         l2tlb_entries: 64,
+        large_pages: false,
         tlb_entries: 8,
         ..guest::config()
     });

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use guest::{HALT, HAMMERED, HAMMERED_PAGES, KSEG0, PROGRAM, PROGRAM_PHYS, Random, hammer};
 use machine::tlb::entry_lo;
 use machine::{Cycles, Mpn, NodeId, PhysAddr, Ppn};
+use resident::blocks::PART_PAGES;
 use resident::memmap::Owner;
 use resident::miss::machine_page;
 use resident::pmap::{PageState, PmapRow};
@@ -84,14 +85,15 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, large_pages: bool) -> World {
         let mut random = Random(seed);
         let config = MonitorConfig {
             node_of_cpu: vec![0],
             nodes: NODES,
-            memory_bytes_per_node: 2 << 20,
+            memory_bytes_per_node: 4 << 20,
             tlb_entries: random.pick(&[8, 16, 64]),
             l2tlb_entries: random.pick(&[0, 16, 1024]),
+            large_pages,
             ..guest::config()
         };
         let mut monitor = guest::machine(config);
@@ -117,7 +119,7 @@ impl World {
                 let was = self.present.get(&page.0).copied();
                 assert_eq!(was, if protected { Some(false) } else { None }, "page {page}");
                 assert!(store || !protected, "a load needs no permission");
-                let node = self.random.below(usize::from(NODES)) as u16;
+                let node = self.node();
                 guest::provide(&mut self.monitor, self.vm, page, node);
                 self.present.insert(page.0, true);
                 if self.random.chance(30) {
@@ -138,9 +140,14 @@ impl World {
         }
     }
 
+    /// A node, mostly the first: memory in one piece is to be found now and then.
+    fn node(&mut self) -> u16 {
+        if self.random.chance(90) { 0 } else { self.random.below(usize::from(NODES)) as u16 }
+    }
+
     fn change(&mut self) {
         let (vm, page) = (self.vm, HAMMERED + self.random.below(HAMMERED_PAGES as usize) as u32);
-        let node = self.random.below(usize::from(NODES)) as u16;
+        let node = self.node();
         let state = self.present.get(&page).copied();
         let content = self.content(page);
         match self.random.below(6) {
@@ -225,7 +232,8 @@ impl World {
 fn a_guest_sees_its_memory_whatever_is_done_with_its_pages() {
     let mut overflowed = 0;
     for seed in 0..12 {
-        let mut world = World::new(seed);
+        let large_pages = seed % 2 == 0;
+        let mut world = World::new(seed, large_pages);
         for _ in 0..60 {
             world.run();
             overflowed += count_overflowed(&mut world);
@@ -236,6 +244,30 @@ fn a_guest_sees_its_memory_whatever_is_done_with_its_pages() {
         }
     }
     assert!(overflowed > 100, "rows whose backmaps overflowed were there: {overflowed}");
+}
+
+/// The program and the hammered pages lie in blocks, which TLBs map by large pages until something is done with one.
+#[test]
+fn a_guest_sees_its_memory_whatever_is_done_with_a_page_of_a_large_one() {
+    let (mut large, mut broken) = (0, 0);
+    for seed in 100..140 {
+        let mut world = World::new(seed, true);
+        (0..8).for_each(|_| world.run());
+        for _ in 0..6 {
+            world.run();
+            let mapped = |world: &mut World| {
+                let pmap = &world.monitor.vm(world.vm).unwrap().pmap;
+                let pages = (HAMMERED..HAMMERED + HAMMERED_PAGES).map(Ppn);
+                pages.filter(|page| pmap.run(*page, PART_PAGES).is_some()).count()
+            };
+            let before = mapped(&mut world);
+            world.change();
+            broken += usize::from(mapped(&mut world) < before);
+            world.check();
+        }
+        large += world.monitor.counters(world.vm, 0).unwrap().tlb_large;
+    }
+    assert!(large > 200 && broken > 30, "{large} entries of large pages, {broken} broken up");
 }
 
 fn count_overflowed(world: &mut World) -> usize {

@@ -99,6 +99,7 @@ fn mixed(host_threads: usize) -> Monitor {
         nodes: 2,
         host_threads,
         l2tlb_entries: 64,
+        large_pages: false,
         tlb_entries: 16,
         ..guest::config()
     });

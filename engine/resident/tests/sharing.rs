@@ -40,6 +40,7 @@ impl World {
             memory_bytes_per_node: 4 << 20,
             tlb_entries: random.pick(&[8, 64]),
             l2tlb_entries: random.pick(&[0, 16, 1024]),
+            large_pages: random.chance(60),
             host_threads,
             ..guest::config()
         };
@@ -229,6 +230,21 @@ fn a_page_that_the_cache_gave_up_is_not_copied_for_its_last_user() {
     monitor.write_physical(vms[1], PhysAddr(0x3000), &[8]).unwrap();
     assert_eq!(guest::load(&mut monitor, vms[0], 0x3000, 2), [7, 7]);
     assert_eq!(guest::load(&mut monitor, vms[1], 0x3000, 2), [8, 7]);
+}
+
+#[test]
+fn a_page_that_a_tlb_has_seen_in_a_large_one_only_is_mapped_all_the_same() {
+    let mut monitor = guest::machine(MonitorConfig { large_pages: true, ..guest::config() });
+    let wait_for_page_5 =
+        format!("again: lui t0, 0x8004\n ld t1, 0x5000(t0)\n beq t1, zero, again\n nop\n {}", guest::HALT);
+    let vm = guest::boot(&mut monitor, RAM_BYTES, 0, &wait_for_page_5);
+    guest::store(&mut monitor, vm, 0x4_0000, &[0; 32 * PAGE_BYTES as usize]);
+    assert!(monitor.run(Cycles(100_000)).is_empty());
+    assert_eq!(monitor.counters(vm, 0).unwrap().tlb_large, 1);
+    assert_eq!(monitor.vm(vm).unwrap().pmap.backmaps(Ppn(0x45)).count, 0);
+    let page = monitor.fill_cache(0, &[7; PAGE_BYTES as usize]).unwrap();
+    monitor.map_cached(vm, &[(Ppn(0x45), 1)], &page).unwrap();
+    guest::run_to_halt(&mut monitor, 1_000_000);
 }
 
 #[test]

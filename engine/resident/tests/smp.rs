@@ -89,6 +89,7 @@ fn monitor_for(setup: Setup) -> Monitor {
         engine: setup.engine,
         host_threads: setup.host_threads,
         l2tlb_entries: 256,
+        large_pages: true,
         ..guest::config()
     })
 }

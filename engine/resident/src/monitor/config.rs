@@ -25,6 +25,8 @@ pub struct MonitorConfig {
     pub tlb_entries: u8,
     /// Entries of each second-level TLB; 0 switches it off.
     pub l2tlb_entries: usize,
+    /// Whether memory is handed out by blocks, and mapped by entries of large pages where it lies in one piece.
+    pub large_pages: bool,
     /// Host threads that run CPUs.
     pub host_threads: usize,
     /// What the monitor's actions cost.

@@ -6,6 +6,7 @@ use machine::{Mpn, NodeId, PAGE_BYTES, PhysAddr, Ppn};
 
 use super::rounds::vcpu_of;
 use super::{Monitor, MonitorError, Result};
+use crate::blocks::BLOCK_PAGES;
 use crate::counters::Cause;
 use crate::pmap::{Backmap, PageState};
 use crate::vcpu::VcpuState;
@@ -34,17 +35,33 @@ impl Monitor {
         self.check_node(cpu_node)?;
         self.check_node(node)?;
         self.vm(vm)?;
-        let pages = self.memmap.set_aside(NodeId(node), count);
-        self.vm(vm)?.reserve.add(NodeId(cpu_node), pages);
+        let blocks = if self.config.large_pages { count.div_ceil(BLOCK_PAGES as usize) } else { 0 };
+        let blocks = self.memmap.set_blocks_aside(NodeId(node), blocks);
+        let pages = self.memmap.set_aside(NodeId(node), count.saturating_sub(blocks.len() * BLOCK_PAGES as usize));
+        self.vm(vm)?.reserve.add(NodeId(cpu_node), NodeId(node), blocks, pages);
         Ok(())
     }
 
-    /// Takes a free page; what has been set aside for VMs is free when nothing else is.
+    /// Takes a free page, the one that lies as `page` does if memory is handed out by blocks and it is there. What has
+    /// been set aside for VMs is free when nothing else is.
     pub(super) fn allocate(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
+        if let Some(mpn) = self.take_in_place(node, vm, page) {
+            self.memmap.own(mpn, vm, page);
+            return Some(mpn);
+        }
         self.memmap.allocate(node, vm, page).or_else(|| {
             self.put_reserves_back();
             self.memmap.allocate(node, vm, page)
         })
+    }
+
+    /// The page of a VM's block on the node that lies as `page` does, in a new block if there is none.
+    fn take_in_place(&mut self, node: NodeId, vm: u32, page: Ppn) -> Option<Mpn> {
+        let reserve = &mut self.vms[vm as usize].as_mut().filter(|_| self.config.large_pages)?.reserve;
+        if !reserve.has_begun(page) {
+            reserve.begin(page, self.memmap.set_block_aside(node)?, node);
+        }
+        reserve.take_in_place(node, page)
     }
 
     /// Nothing is set aside for any VM any more.
@@ -83,7 +100,10 @@ impl Monitor {
     /// [`MonitorError::NoVm`].
     pub fn unmap_all(&mut self, vm: u32) -> Result<()> {
         let pages: Vec<Ppn> = self.vm(vm)?.pmap.present().map(|(page, _)| page).collect();
-        pages.into_iter().try_for_each(|page| self.unmap_page(vm, page))
+        pages.into_iter().try_for_each(|page| self.unmap_page(vm, page))?;
+        let rest = self.vm(vm)?.reserve.take_rest();
+        self.memmap.put_back(rest);
+        Ok(())
     }
 
     /// Changes whether a VM may write a page of its own.

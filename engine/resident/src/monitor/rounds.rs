@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use machine::smp::run_in_slices;
-use machine::{Cycles, Mpn};
+use machine::{Cycles, Mpn, PAGE_BYTES};
 
 use crate::Costs;
 use crate::counters::{Cause, CpuTime};
@@ -254,7 +254,11 @@ impl CpuSlot {
     pub(super) fn shoot_down(&mut self, page: Mpn) {
         for index in 0..self.hardware.cpu.tlb().len() {
             let entry = self.hardware.cpu.tlb().get(index);
-            let holds = |lo: &u64| *lo & machine::tlb::entry_lo::V != 0 && crate::miss::machine_page(*lo) == page;
+            let pages = (entry.page_bytes() / PAGE_BYTES) as u32;
+            let holds = |lo: &u64| {
+                let first = crate::miss::machine_page(*lo).0;
+                *lo & machine::tlb::entry_lo::V != 0 && (first..first + pages).contains(&page.0)
+            };
             if !entry.hidden && entry.lo.iter().any(holds) {
                 self.hardware.cpu.tlb_invalidate(index);
             }

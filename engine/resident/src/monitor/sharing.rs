@@ -97,7 +97,7 @@ impl Monitor {
         if had_page && old.mpn == mpn.0 {
             return Ok(());
         }
-        if had_page && (old.overflowed != 0 || pmap.backmaps(ppn).count != 0) {
+        if had_page && pmap.may_be_in_tlb(ppn) {
             self.shoot_down(vm, ppn)?;
         }
         self.vm(vm)?.pmap.set_page(ppn, mpn, PageState::Shared, false);

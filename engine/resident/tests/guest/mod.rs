@@ -36,6 +36,7 @@ pub fn config() -> MonitorConfig {
         slice_rounds: 2,
         tlb_entries: 64,
         l2tlb_entries: 1024,
+        large_pages: false,
         host_threads: 1,
         costs: Costs::default(),
         engine: ENGINE,
