@@ -11,10 +11,12 @@ from typing import Any
 from disco import images
 from disco.cli.terminal import say
 from disco.errors import ConfigError, ImageError
-from disco.storage import store
-from disco.storage.choice import convert, foreign_format, refuse_foreign
+from disco.storage import discodisk, merging
+from disco.storage.discodisk import StoreDisk
 from disco.storage.disk import SECTOR_BYTES, RawDisk
-from disco.storage.store import Store, StoreDisk, is_store
+from disco.storage.foreign import convert, foreign_format, refuse_foreign
+from disco.storage.format import is_store
+from disco.storage.store import Store
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)i?B?", re.IGNORECASE)
@@ -50,11 +52,11 @@ def create(path: Path, *, base: Path | None, size: str | None, source: Path | No
     elif base is not None:
         base = _base(base)
         refuse_foreign(base)
-        store.create(path, base=base)
+        discodisk.create(path, base=base)
         say(f"disk '{path}': made on '{base}', which must not change from now on")
     else:
         assert size is not None
-        store.create(path, sector_count=size_bytes(size) // SECTOR_BYTES)
+        discodisk.create(path, sector_count=size_bytes(size) // SECTOR_BYTES)
         say(f"disk '{path}': made, empty")
 
 
@@ -123,12 +125,12 @@ def commit(path: Path, *, target: Path | None) -> None:
     if target is None:
         if not is_store(path):
             raise ImageError(f"disk image '{path}' is no Disco disk; there is nothing to commit")
-        written = store.commit(path)
+        written = merging.commit(path)
         say(f"disk '{path}': {written:,} bytes written to its base; other disks on it are void")
         return
     refuse_foreign(path)
-    with store.open_base(path) as disk:
-        store.export(disk, target)
+    with discodisk.open_base(path) as disk:
+        merging.export(disk, target)
     say(f"disk image '{target}': the content of '{path}'")
 
 
@@ -138,13 +140,13 @@ def check(path: Path) -> bool:
     refuse_foreign(path)
     if not is_store(path):
         with RawDisk(path, read_only=True) as raw:
-            for sector in range(0, raw.sector_count, store.SECTORS_PER_CHUNK):
-                raw.read(sector, min(store.SECTORS_PER_CHUNK, raw.sector_count - sector))
+            for sector in range(0, raw.sector_count, merging.SECTORS_PER_CHUNK):
+                raw.read(sector, min(merging.SECTORS_PER_CHUNK, raw.sector_count - sector))
     else:
         with Store(path, read_only=True) as opened:
             problems += opened.problems()
             try:
-                store.check_base(opened, thoroughly=True)
+                discodisk.check_base(opened, thoroughly=True)
             except ImageError as error:
                 if not opened.about.is_committing:
                     problems.append(str(error))

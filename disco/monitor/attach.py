@@ -22,9 +22,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from disco.closing import Closing
 from disco.errors import ConfigError
 from disco.monitor.monitor import Monitor
 from disco.monitor.vm import VirtualMachine
@@ -74,7 +73,7 @@ class _Client:
     pending: bytearray = field(default_factory=bytearray)
 
 
-class ConsoleServer:
+class ConsoleServer(Closing):
     """The sockets of a monitor's VMs. A context manager; call `poll` while the monitor runs."""
 
     def __init__(self, monitor: Monitor, folder: Path | None = None) -> None:
@@ -97,17 +96,6 @@ class ConsoleServer:
             raise ConfigError(
                 f"consoles: {self._folder} cannot be used: {error.strerror or error}"
             ) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def is_attached(self) -> bool:

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from disco._engine import (
     DeviceAccess,
@@ -36,6 +36,7 @@ from disco._engine import (
     PostedWrites,
     VcpuStopped,
 )
+from disco.closing import Closing
 from disco.devices.virtio.net import VirtioNet
 from disco.errors import ConfigError, DiscoError, GuestStopped, MemoryExhausted
 from disco.guests.images import Image
@@ -78,7 +79,7 @@ class Outcome(Enum):
     IDLE = "every VM waits for something that nobody will do"
 
 
-class Monitor:
+class Monitor(Closing):
     """Disco on a machine. A context manager: leaving it ends all VMs.
 
     Attributes:
@@ -142,17 +143,6 @@ class Monitor:
             VcpuStopped: self._vcpu_stopped,
             Followed: self._was_followed,
         }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends every VM that has not ended. Twice is fine."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from disco.closing import Closing
 from disco.errors import ConfigError
 from disco.network.frame import FRAME_BYTES_MAX, Frame, finished
 from disco.network.switch import Port
@@ -32,7 +32,7 @@ _NANOSECONDS = b"\x09"  # 10^-9 s
 _NS_PER_SECOND = 10**9
 
 
-class Capture:
+class Capture(Closing):
     """A file being written. A context manager: leaving it closes the file."""
 
     def __init__(self, path: Path, *, clock_hz: int) -> None:
@@ -50,17 +50,6 @@ class Capture:
             raise ConfigError(f"capture {path}: cannot be written: {error.strerror}") from error
         body = struct.pack("<IHHq", _BYTE_ORDER, 1, 0, _LENGTH_UNKNOWN)
         self._block(_SECTION, body + _options((_OPTION_APPLICATION, b"disco")))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the file. Twice is fine.

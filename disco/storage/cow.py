@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from disco.closing import Closing
 from disco.storage.disk import (
     SECTOR_BYTES,
     CacheableDisk,
@@ -89,7 +89,7 @@ class MemoryModifications:
         """Nothing to do: they last as long as the process."""
 
 
-class CowDisk:
+class CowDisk(Closing):
     """A base with modifications. Writable; the base is only read. A context manager."""
 
     is_read_only = False
@@ -106,20 +106,13 @@ class CowDisk:
         any."""
         self._base = base
         self._own = modifications
-        self.close = close
+        self._close = close
         self._own_key = own_key
         self._cacheable_base = base if isinstance(base, CacheableDisk) else None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def close(self) -> None:
+        """Gives back what is behind it."""
+        self._close()
 
     @property
     def sector_count(self) -> int:

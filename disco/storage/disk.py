@@ -17,9 +17,9 @@ import os
 import stat
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
+from disco.closing import Closing
 from disco.errors import ImageError
 
 SECTOR_BYTES = 512
@@ -78,12 +78,7 @@ class OpenDisk(Disk, Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 def check_range(disk: Disk, sector: int, count: int) -> None:
@@ -130,7 +125,7 @@ class MemoryDisk:
         """Nothing to do: the disk lasts as long as the process."""
 
 
-class RawDisk:
+class RawDisk(Closing):
     """A raw image on the host. A context manager: leaving it closes the file and drops its lock."""
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
@@ -157,17 +152,6 @@ class RawDisk:
         mode = "read-only" if self._is_read_only else "writable"
         state = mode if self._is_open else "closed"
         return f"RawDisk('{self._path}', {self._sector_count} sectors, {state})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Gives the image back. Does not flush; closing twice is fine."""

@@ -10,7 +10,7 @@ import tiny_guests
 
 from disco.cli import disk as command
 from disco.errors import ConfigError, ImageError
-from disco.storage.store import StoreDisk
+from disco.storage.discodisk import StoreDisk
 
 DATA = b"base" * 4096
 

@@ -11,7 +11,7 @@ import tiny_guests
 from disco import ConfigError, Machine, Monitor
 from disco.devices.bus import GuestMemoryError
 from disco.monitor.diskcache import MappedReads
-from disco.storage import store
+from disco.storage import discodisk
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import SECTOR_BYTES, DiskError
 
@@ -173,11 +173,11 @@ def test_what_a_vm_may_write_is_never_cached(tmp_path, image):
 
 
 def test_disks_that_last_share_the_blocks_of_their_base_and_of_its_own_base(tmp_path, image):
-    store.create(tmp_path / "middle.disk", base=image)
-    with store.StoreDisk(tmp_path / "middle.disk") as middle:
+    discodisk.create(tmp_path / "middle.disk", base=image)
+    with discodisk.StoreDisk(tmp_path / "middle.disk") as middle:
         middle.write(8, b"m" * PAGE)
     for name in ("one.disk", "two.disk"):
-        store.create(tmp_path / name, base=tmp_path / "middle.disk")
+        discodisk.create(tmp_path / name, base=tmp_path / "middle.disk")
     world = World(tmp_path, image, vms=1)  # the image itself
     disks = [world.add(tmp_path / name, Mode.PERSISTENT) for name in ("one.disk", "two.disk")]
     for vm in (*world.vms, *disks):

@@ -8,7 +8,7 @@ import random
 import pytest
 from naive_disk import SECTORS, NaiveDisk, steps
 
-from disco.storage import store
+from disco.storage import discodisk
 from disco.storage.cow import (
     BLOCK_BYTES,
     BLOCK_SECTORS,
@@ -16,8 +16,8 @@ from disco.storage.cow import (
     MemoryModifications,
     blocks_of,
 )
+from disco.storage.discodisk import StoreDisk
 from disco.storage.disk import SECTOR_BYTES, DiskError, MemoryDisk
-from disco.storage.store import StoreDisk
 
 CONTENTS = random.Random(8).randbytes(SECTORS * SECTOR_BYTES)
 
@@ -40,15 +40,15 @@ def memory_cow(base, _tmp_path):
 
 
 def stored_cow(base, tmp_path):
-    store.create(tmp_path / "own.disk", base=base)
+    discodisk.create(tmp_path / "own.disk", base=base)
     return StoreDisk(tmp_path / "own.disk")
 
 
 def stored_on_stored(base, tmp_path):
-    store.create(tmp_path / "middle.disk", base=base)
+    discodisk.create(tmp_path / "middle.disk", base=base)
     with StoreDisk(tmp_path / "middle.disk") as middle:
         middle.write(3, CONTENTS[3 * SECTOR_BYTES : 50 * SECTOR_BYTES])  # the same once more
-    store.create(tmp_path / "own.disk", base=tmp_path / "middle.disk")
+    discodisk.create(tmp_path / "own.disk", base=tmp_path / "middle.disk")
     return StoreDisk(tmp_path / "own.disk")
 
 

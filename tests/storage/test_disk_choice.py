@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from disco.errors import ConfigError, ImageError
-from disco.storage import choice, store
+from disco.storage import discodisk, foreign
 from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import SECTOR_BYTES, DiskError
 
@@ -26,7 +26,7 @@ def base(tmp_path):
 
 @pytest.fixture
 def own(tmp_path, base):
-    store.create(tmp_path / "own.disk", base=base)
+    discodisk.create(tmp_path / "own.disk", base=base)
     return tmp_path / "own.disk"
 
 
@@ -125,7 +125,7 @@ def test_without_qemu_img_the_package_that_has_it_is_named(theirs, tmp_path, mon
     with pytest.raises(
         ImageError, match="is qcow2; qemu-img is needed to convert it: Debian package qemu-utils"
     ):
-        choice.convert(theirs, tmp_path / "ours.img")
+        foreign.convert(theirs, tmp_path / "ours.img")
 
 
 def fake_qemu_img(
@@ -149,7 +149,7 @@ def fake_qemu_img(
 
 def test_an_image_is_converted_by_qemu_img_as_the_format_that_it_is(theirs, tmp_path, monkeypatch):
     calls = fake_qemu_img(tmp_path, monkeypatch, {"format": "qcow2"})
-    choice.convert(theirs, tmp_path / "ours.img")
+    foreign.convert(theirs, tmp_path / "ours.img")
     assert (tmp_path / "ours.img").read_bytes() == b"converted"
     info, check, extents, conversion = calls.read_text().splitlines()
     assert check == f"check --output=json -f qcow2 {theirs}"
@@ -157,11 +157,11 @@ def test_an_image_is_converted_by_qemu_img_as_the_format_that_it_is(theirs, tmp_
     assert info == f"info --output=json -f qcow2 {theirs}"
     assert conversion.startswith(f"convert -f qcow2 -O raw {theirs} ")
     with pytest.raises(ImageError, match="there is a file of that name"):
-        choice.convert(theirs, tmp_path / "ours.img")
+        foreign.convert(theirs, tmp_path / "ours.img")
 
 
 def test_an_image_that_would_have_another_file_read_is_refused(theirs, tmp_path, monkeypatch):
     fake_qemu_img(tmp_path, monkeypatch, {"format": "qcow2", "backing-filename": "/etc/shadow"})
     with pytest.raises(ImageError, match=r"refers to another file \(backing-filename\)"):
-        choice.convert(theirs, tmp_path / "ours.img")
+        foreign.convert(theirs, tmp_path / "ours.img")
     assert not (tmp_path / "ours.img").exists()

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from disco import Machine, Monitor, images
-from disco.storage import store
+from disco.storage import discodisk, merging
 from disco.storage.choice import DiskChoice, Mode
-from disco.storage.store import StoreDisk
+from disco.storage.discodisk import StoreDisk
 
 TOOLS = ("mke2fs", "fsck.ext4", "debugfs")
 pytestmark = [
@@ -38,7 +38,7 @@ def own(tmp_path):
     with (tmp_path / "base.img").open("wb") as file:
         file.truncate(16 << 20)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", tmp_path / "base.img"], check=True)
-    store.create(tmp_path / "own.disk", base=tmp_path / "base.img")
+    discodisk.create(tmp_path / "own.disk", base=tmp_path / "base.img")
     return tmp_path / "own.disk"
 
 
@@ -46,7 +46,7 @@ def exported(own: Path) -> Path:
     """The content of a disk as a raw image, after the file system's journal was replayed."""
     image = own.with_suffix(f".{len(list(own.parent.iterdir()))}.img")
     with StoreDisk(own, read_only=True) as disk:
-        store.export(disk, image)
+        merging.export(disk, image)
     subprocess.run(["fsck.ext4", "-p", image], check=False, capture_output=True)
     return image
 
@@ -113,7 +113,7 @@ def test_vms_that_share_files_see_their_own_and_are_the_same_with_any_number_of_
     digests = set()
     for host_threads in (1, 2, 4):
         kept = tmp_path / f"kept{host_threads}.disk"
-        store.create(kept, base=base)
+        discodisk.create(kept, base=base)
         cow = DiskChoice(base, Mode.COW)
         monitor = shared_run([cow, cow, DiskChoice(kept)], host_threads)
         digests.add(monitor.digest())

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from disco import ImageError
-from disco.storage import store
-from disco.storage.choice import DiskChoice, Mode, convert, foreign_format
+from disco.storage import discodisk
+from disco.storage.choice import DiskChoice, Mode
 from disco.storage.disk import SECTOR_BYTES, RawDisk
+from disco.storage.foreign import convert, foreign_format
 
 pytestmark = pytest.mark.skipif(
     shutil.which("qemu-img") is None, reason="qemu-img (Debian package qemu-utils) is not there"
@@ -155,7 +156,7 @@ def test_random_damage_to_what_describes_an_image_is_an_error_or_harmless(tmp_pa
 
 def test_an_image_that_was_made_raw_carries_a_disco_disk(tmp_path, theirs):
     convert(theirs, tmp_path / "ours")
-    store.create(tmp_path / "own.disk", base=tmp_path / "ours")
+    discodisk.create(tmp_path / "own.disk", base=tmp_path / "ours")
     with DiskChoice(tmp_path / "own.disk", Mode.PERSISTENT).open() as disk:
         disk.write(1, b"x" * SECTOR_BYTES)
         assert disk.read(0, 3) == CONTENT[:512] + b"x" * 512 + CONTENT[1024:1536]

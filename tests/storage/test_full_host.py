@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from disco.storage import store
-from disco.storage.store import StoreDisk
+from disco.storage import discodisk
+from disco.storage.discodisk import StoreDisk
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("debian")]
 
@@ -29,7 +29,7 @@ def test_a_guest_gets_an_io_error_the_log_says_why_and_what_was_flushed_is_there
     raw, own = tmp_path / "raw.img", tmp_path / "own.disk"
     with raw.open("wb") as file:
         file.truncate(96 * MIB)
-    store.create(own, sector_count=96 * MIB // 512)
+    discodisk.create(own, sector_count=96 * MIB // 512)
     words = ["run", "--disk", f"{raw}:persistent", "--disk", str(own), "--", "sh", "-c", SCRIPT]
     done = subprocess.run(
         [sys.executable, "-m", "disco.cli", *words],

@@ -19,10 +19,11 @@ import pytest
 from naive_disk import SECTORS, NaiveDisk, steps
 
 from disco.errors import ImageError
-from disco.storage import store
+from disco.storage import discodisk, merging, store
 from disco.storage.cow import BLOCK_BYTES
+from disco.storage.discodisk import StoreDisk
 from disco.storage.disk import SECTOR_BYTES, DiskError, RawDisk
-from disco.storage.store import Store, StoreDisk
+from disco.storage.store import Store
 
 CONTENTS = random.Random(9).randbytes(SECTORS * SECTOR_BYTES)
 KILLS = 200
@@ -38,7 +39,7 @@ def base(tmp_path):
 
 @pytest.fixture
 def path(tmp_path, base):
-    store.create(tmp_path / "own.disk", base=base)
+    discodisk.create(tmp_path / "own.disk", base=base)
     return tmp_path / "own.disk"
 
 
@@ -48,7 +49,7 @@ def in_memory():
     written is there for the next one on any, and nobody waits for a real disk 10,000 times."""
     shared = Path("/dev/shm")
     folder = tempfile.mkdtemp(dir=shared if os.access(shared, os.W_OK) else None)
-    store.create(Path(folder, "own.disk"), sector_count=SECTORS)
+    discodisk.create(Path(folder, "own.disk"), sector_count=SECTORS)
     yield Path(folder, "own.disk")
     shutil.rmtree(folder)
 
@@ -144,7 +145,7 @@ def test_a_flush_is_a_commit_that_sqlite_makes_durable(path):
 OPEN = """
 import sys
 from disco.errors import ImageError
-from disco.storage.store import StoreDisk
+from disco.storage.discodisk import StoreDisk
 try:
     StoreDisk(sys.argv[1], read_only=sys.argv[2] == "ro").read(0, 1)
 except ImageError as error:
@@ -204,7 +205,7 @@ def test_a_full_host_fails_the_flush_loses_nothing_and_a_later_flush_succeeds(pa
 FILL = """
 import resource, signal, sys
 from disco.storage.disk import DiskError
-from disco.storage.store import StoreDisk
+from disco.storage.discodisk import StoreDisk
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 disk = StoreDisk(sys.argv[1])
 disk.write(0, b"a" * 4096); disk.flush()
@@ -310,7 +311,7 @@ def test_disk_and_base_in_one_folder_can_move_together(path, base, tmp_path):
 
 
 def test_a_base_that_is_a_disk_itself_is_refused_once_it_was_written(path, tmp_path):
-    store.create(tmp_path / "upper.disk", base=path)
+    discodisk.create(tmp_path / "upper.disk", base=path)
     StoreDisk(tmp_path / "upper.disk").close()
     written(path)
     with pytest.raises(ImageError, match="has changed"):
@@ -319,7 +320,7 @@ def test_a_base_that_is_a_disk_itself_is_refused_once_it_was_written(path, tmp_p
 
 def test_a_commit_writes_the_base_and_empties_the_disk(path, base):
     written(path, 8, b"n" * 3 * SECTOR_BYTES)
-    assert store.commit(path) == BLOCK_BYTES
+    assert merging.commit(path) == BLOCK_BYTES
     expected = CONTENTS[:4096] + b"n" * 3 * SECTOR_BYTES + CONTENTS[4096 + 3 * SECTOR_BYTES :]
     assert base.read_bytes() == expected
     with StoreDisk(path) as disk:
@@ -334,22 +335,22 @@ def test_a_commit_that_was_killed_leaves_the_disk_as_it_was_and_can_be_repeated(
     base.write_bytes(b"x" * 5 * BLOCK_BYTES + CONTENTS[5 * BLOCK_BYTES :])  # half of it
     with StoreDisk(path) as disk:
         assert disk.read(0, SECTORS) == expected
-    store.commit(path)
+    merging.commit(path)
     assert base.read_bytes() == expected
 
 
 def test_an_export_is_the_content_and_leaves_nothing_where_something_was(path, tmp_path):
     written(path)
     with StoreDisk(path, read_only=True) as disk:
-        store.export(disk, tmp_path / "all.img")
+        merging.export(disk, tmp_path / "all.img")
         assert (tmp_path / "all.img").read_bytes() == disk.read(0, SECTORS)
         with pytest.raises(ImageError, match="there is a file of that name"):
-            store.export(disk, tmp_path / "all.img")
+            merging.export(disk, tmp_path / "all.img")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["all.img", "base.img", "own.disk"]
 
 
 def test_an_empty_disk_reads_as_zeros_and_costs_nothing(tmp_path):
-    store.create(tmp_path / "empty.disk", sector_count=1 << 24)
+    discodisk.create(tmp_path / "empty.disk", sector_count=1 << 24)
     with StoreDisk(tmp_path / "empty.disk") as disk:
         assert disk.read((1 << 24) - 1, 1) == bytes(SECTOR_BYTES)
     assert (tmp_path / "empty.disk").stat().st_size < 64 << 10
