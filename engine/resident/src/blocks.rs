@@ -100,11 +100,13 @@ impl Blocks {
         Some(Run { mpn: Mpn(block.base + place), writable: is_writable })
     }
 
-    /// Notes that an entry of larger pages maps the run.
-    pub fn note_mapped(&mut self, first: Ppn, pages: u32) {
-        for part in first.0 / PART_PAGES..(first.0 + pages) / PART_PAGES {
-            self.0[part as usize / PARTS].mapped |= 1 << (part as usize % PARTS);
-        }
+    /// Notes that an entry of larger pages maps the run. True: that is new of a part of it.
+    pub fn note_mapped(&mut self, first: Ppn, pages: u32) -> bool {
+        let block = &mut self.0[(first.0 / BLOCK_PAGES) as usize];
+        let bits = (1 << (pages / PART_PAGES)) - 1;
+        let before = block.mapped;
+        block.mapped |= (bits << (first.0 % BLOCK_PAGES / PART_PAGES)) as u16;
+        block.mapped != before
     }
 
     /// Whether an entry of larger pages may hold the page.
@@ -234,11 +236,13 @@ mod tests {
     #[test]
     fn what_an_entry_may_hold_is_known_until_it_is_shot_down() {
         let mut blocks = Blocks::new(512);
-        blocks.note_mapped(Ppn(256), 256);
-        blocks.note_mapped(Ppn(32), 16);
+        assert!(blocks.note_mapped(Ppn(256), 256) && blocks.note_mapped(Ppn(32), 16));
+        assert!(!blocks.note_mapped(Ppn(256), 256) && !blocks.note_mapped(Ppn(272), 16));
         let mapped = |blocks: &Blocks| [31, 32, 47, 48, 256, 511].map(|page| blocks.is_mapped(Ppn(page)));
         assert_eq!(mapped(&blocks), [false, true, true, false, true, true]);
         blocks.clear_mapped(Ppn(40));
+        blocks.clear_mapped(Ppn(257));
+        assert!(blocks.note_mapped(Ppn(256), 256), "a part of it is new");
         blocks.clear_mapped(Ppn(257));
         assert_eq!(mapped(&blocks), [false, false, false, false, false, true]);
     }

@@ -50,6 +50,8 @@ costs! {
     virtual_tlb_lookup = 20,
     /// From a physical page to a ready TLB entry: pmap read, merge, TLB write, second-level TLB fill, backmap.
     map = 67,
+    /// The same for an entry of large pages, with a lookup in the second-level TLB for each 8 KiB the first time.
+    map_large = 59,
     /// Setting the virtual CP0 for an exception and going to the guest's vector.
     forward = 31,
     /// Decoding and emulating a privileged instruction that touches no TLB.

@@ -241,8 +241,8 @@ impl Running<'_> {
 
     /// Puts a guest's pair into the hardware TLB and the second-level TLB, as far as its pages are present.
     fn map_pair(&mut self, pair: &GuestPair) {
-        if let Some(entry) = RUN_PAGES.into_iter().find_map(|pages| self.large_entry(pair, pages)) {
-            return self.map_large(&entry, pair.origin);
+        if let Some((entry, is_new)) = RUN_PAGES.into_iter().find_map(|pages| self.large_entry(pair, pages)) {
+            return self.map_large(&entry, pair.origin, is_new);
         }
         let lo = [0, 1].map(|half| self.hardware_lo(pair, half));
         if lo[0] | lo[1] == 0 {
@@ -255,8 +255,9 @@ impl Running<'_> {
         self.write_hardware(&entry, index);
     }
 
-    /// An entry of pages of that size around a pair, if the guest maps it all and both pages are runs.
-    fn large_entry(&mut self, pair: &GuestPair, pages: u32) -> Option<TlbEntry> {
+    /// An entry of pages of that size around a pair, if the guest maps it all and both pages are runs; and whether such an
+    /// entry is new for a part of them.
+    fn large_entry(&mut self, pair: &GuestPair, pages: u32) -> Option<(TlbEntry, bool)> {
         let bytes = u64::from(pages) << PAGE_SHIFT;
         if pair.page_bytes() < bytes {
             return None;
@@ -268,20 +269,27 @@ impl Running<'_> {
             let run = self.pmap.run(first, pages).filter(|_| protection & entry_lo::V != 0)?;
             *lo = merged(run.mpn, self.honoured(protection), run.writable);
         }
+        let mut is_new = false;
         for vaddr in [vpn2, vpn2 + bytes] {
             let (first, _) = pair.neighbour(vaddr);
-            self.pmap.record_run(first, pages);
+            is_new |= self.pmap.record_run(first, pages);
             self.note_run(first, pages);
         }
         let page_mask = (2 * bytes) as u32 - PAIR_BYTES;
-        Some(TlbEntry { vpn2, asid: pair.asid, global: pair.global, page_mask, lo, hidden: false })
+        Some((TlbEntry { vpn2, asid: pair.asid, global: pair.global, page_mask, lo, hidden: false }, is_new))
     }
 
-    /// Puts an entry of large pages into the hardware TLB, in place of all smaller ones.
-    fn map_large(&mut self, entry: &TlbEntry, origin: Origin) {
-        self.charge(self.costs.map);
+    /// Puts an entry of large pages into the hardware TLB, in place of all smaller ones. When it is new, the smaller
+    /// ones of the second-level TLB go too, or they would be found first for ever; under another address some may be
+    /// left, which are as good.
+    fn map_large(&mut self, entry: &TlbEntry, origin: Origin, is_new: bool) {
+        self.charge(self.costs.map_large);
         self.vcpu.counters.tlb_large += 1;
-        self.vcpu.l2tlb.shoot_down_range(entry.vpn2, 2 * entry.page_bytes());
+        if is_new {
+            let bytes = 2 * entry.page_bytes();
+            self.charge(self.costs.l2tlb_miss * (bytes / u64::from(PAIR_BYTES)));
+            self.vcpu.l2tlb.shoot_down_range(entry.vpn2, bytes);
+        }
         while let Some(index) = self.cpu.tlb().find_overlap(entry, usize::MAX) {
             self.cpu.tlb_invalidate(index);
         }

@@ -238,9 +238,9 @@ impl Pmap {
         self.blocks.run(first, pages)
     }
 
-    /// Notes that a TLB maps the run by an entry of larger pages.
-    pub fn record_run(&mut self, first: Ppn, pages: u32) {
-        self.blocks.note_mapped(first, pages);
+    /// Notes that a TLB maps the run by an entry of larger pages. True: that is new of a part of it.
+    pub fn record_run(&mut self, first: Ppn, pages: u32) -> bool {
+        self.blocks.note_mapped(first, pages)
     }
 
     /// Whether some TLB may hold the page.
