@@ -29,7 +29,7 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
-pub use accelerator::{Accelerator, CodeKey, HandedOver, Layout, Offered, Ran, Trapping};
+pub use accelerator::{Accelerator, CodeKey, CodeVersion, HandedOver, Layout, Offered, Ran, Trapping};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations, KnownPages};
 pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
@@ -565,9 +565,10 @@ impl Cpu {
         let mut slot_of = None;
         let mut is_aside = false;
         loop {
+            let mut is_absent = false;
             let pc = self.regs.pc.wrapping_add(if slot_of.is_some() { 4 } else { 0 });
-            let slot = match self.find_code(code, pc) {
-                Ok(slot) => slot,
+            let version = match self.find_code(pc) {
+                Ok(version) => version,
                 Err(exception) => {
                     let next_pc = slot_of.unwrap_or(pc);
                     let site = FaultSite { in_delay_slot: slot_of.is_some(), next_pc, word: 0 };
@@ -582,8 +583,8 @@ impl Cpu {
                 && slot_of.is_none()
                 && !is_aside
             {
-                match self.accelerate(accelerator, code.page_mut(slot), handler, until) {
-                    Ran::Nothing => {}
+                match self.accelerate(accelerator, version, handler, until) {
+                    Ran::Nothing => is_absent = true,
                     Ran::LookAround => return Some(Stop::LookAround),
                     _ if self.now >= until => return None,
                     Ran::Jump => continue,
@@ -596,11 +597,15 @@ impl Cpu {
             let entry = Entry { pc, slot_of, is_aside };
             slot_of = None;
             is_aside = false;
-            match self.run_page(code.page_mut(slot), entry, until) {
+            let page = self.decoded(code, pc, version);
+            if is_absent {
+                page.cool(pc);
+            }
+            match self.run_page(page, entry, until) {
                 Leave::Jump if self.now < until => {}
                 Leave::Hot => {
                     if let Some(accelerator) = accelerator.as_deref_mut() {
-                        is_aside = !self.offer(accelerator, code.page_mut(slot));
+                        is_aside = !self.offer(accelerator, page);
                     }
                 }
                 Leave::Jump | Leave::Boundary => return None,
@@ -618,22 +623,35 @@ impl Cpu {
         }
     }
 
-    /// The slot of the decoded page that `pc` lies in.
+    /// The page that `pc` lies in, which is marked as code.
     #[inline]
-    fn find_code(&mut self, code: &mut CodeCache, pc: u64) -> Result<usize, Exception> {
+    fn find_code(&mut self, pc: u64) -> Result<CodeVersion, Exception> {
         if pc & 3 == 0
-            && let Some((page, slot)) = self.fetches.get(pc, self.context)
-            && code.enter(slot, CodeKey { page, is_32bit: self.is_32bit }, &self.memory)
+            && let Some(page) = self.fetches.get(pc, self.context)
+            && self.memory.is_code(page)
         {
             self.executing = page;
-            return Ok(slot);
+            return Ok(self.code_version(page));
         }
-        self.find_code_slowly(code, pc)
+        self.find_code_slowly(pc)
+    }
+
+    /// A page of code as it is now.
+    fn code_version(&self, page: Mpn) -> CodeVersion {
+        CodeVersion { key: CodeKey { page, is_32bit: self.is_32bit }, state: self.memory.code_state(page) }
+    }
+
+    /// The page of `pc`, decoded, which is that version.
+    fn decoded<'a>(&mut self, code: &'a mut CodeCache, pc: u64, version: CodeVersion) -> &'a mut CodePage {
+        let known = self.fetches.slot(pc);
+        let slot = code.enter(*known as usize, version);
+        *known = slot as u32;
+        code.page_mut(slot)
     }
 
     #[cold]
     #[inline(never)]
-    fn find_code_slowly(&mut self, code: &mut CodeCache, pc: u64) -> Result<usize, Exception> {
+    fn find_code_slowly(&mut self, pc: u64) -> Result<CodeVersion, Exception> {
         let access = AccessKind::Fetch;
         if pc & 3 != 0 {
             return Err(Exception::AddressError { vaddr: pc, access });
@@ -650,16 +668,15 @@ impl Cpu {
         }
         let state = self.memory.mark_code(page);
         self.code_epoch = self.memory.code_epoch();
-        let slot = code.find(CodeKey { page, is_32bit: self.is_32bit }, state);
-        self.remember_fetch(pc, &found, slot, self.no_entry_points);
+        self.remember_fetch(pc, &found, self.no_entry_points);
         self.executing = page;
-        Ok(slot)
+        Ok(CodeVersion { key: CodeKey { page, is_32bit: self.is_32bit }, state })
     }
 
     /// Remembers where a fetch from `pc` leads.
-    fn remember_fetch(&mut self, pc: u64, found: &Found, slot: usize, entry_points: u64) {
+    fn remember_fetch(&mut self, pc: u64, found: &Found, entry_points: u64) {
         self.counters.fetch_translations += 1;
-        self.fetches.insert(pc, self.context, found.address.page(), slot, entry_points);
+        self.fetches.insert(pc, self.context, found.address.page(), entry_points);
         if found.is_private {
             self.fetches.set_private(pc);
         }

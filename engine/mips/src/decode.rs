@@ -29,7 +29,7 @@ pub struct Fields {
 /// Takes a word apart. Words that are no instruction of the table give [`Op::Reserved`].
 #[inline]
 pub fn decode(word: u32) -> Insn {
-    take_apart(claim_of(word).op, word)
+    take_apart(INDEX.claims[claim_of(word)].op, word)
 }
 
 /// Puts a word together. Bits outside the fields of the row are dropped.
@@ -45,17 +45,17 @@ pub fn encode(op: Op, fields: Fields) -> u32 {
 
 /// The row that claims `word`; the row of Reserved when no other does.
 pub fn row_of(word: u32) -> &'static Row {
-    claim_of(word).row
+    INDEX.rows[claim_of(word)]
 }
 
+/// The place in `INDEX` of the claim to `word`.
 #[inline]
-fn claim_of(word: u32) -> &'static Claim {
+fn claim_of(word: u32) -> usize {
     let index = &*INDEX;
-    let start = index.starts[INDEX_KEYS[(word >> 26) as usize].bucket(word)];
-    index.claims[usize::from(start)..]
-        .iter()
-        .find(|claim| word & claim.mask == claim.value)
-        .expect("every bucket ends with the row of Reserved, which matches every word")
+    let start = usize::from(index.starts[INDEX_KEYS[(word >> 26) as usize].bucket(word)]);
+    let claims = &index.claims[start..];
+    let place = claims.iter().position(|claim| word & claim.mask == claim.value);
+    start + place.expect("every bucket ends with the row of Reserved, which matches every word")
 }
 
 fn take_apart(op: Op, word: u32) -> Insn {
@@ -131,12 +131,11 @@ struct Claim {
     mask: u32,
     value: u32,
     op: Op,
-    row: &'static Row,
 }
 
 impl Claim {
-    fn of(row: &'static Row) -> Claim {
-        Claim { mask: row.mask, value: row.value, op: row.op, row }
+    fn of(row: &Row) -> Claim {
+        Claim { mask: row.mask, value: row.value, op: row.op }
     }
 }
 
@@ -145,6 +144,8 @@ struct Index {
     starts: Vec<u16>,
     /// The buckets one after the other.
     claims: Vec<Claim>,
+    /// And their rows.
+    rows: Vec<&'static Row>,
 }
 
 static INDEX: LazyLock<Index> = LazyLock::new(|| {
@@ -156,13 +157,14 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
             buckets[bucket].push(row);
         }
     }
-    let mut index = Index { starts: Vec::with_capacity(BUCKET_COUNT), claims: Vec::new() };
+    let mut index = Index { starts: Vec::with_capacity(BUCKET_COUNT), claims: Vec::new(), rows: Vec::new() };
     for bucket in buckets {
-        let start = index.claims.len().try_into().expect("the buckets hold under 65536 rows");
+        let start = index.rows.len().try_into().expect("the buckets hold under 65536 rows");
         index.starts.push(start);
-        index.claims.extend(bucket.into_iter().map(Claim::of));
-        index.claims.push(Claim::of(reserved));
+        index.rows.extend(bucket);
+        index.rows.push(reserved);
     }
+    index.claims = index.rows.iter().map(|row| Claim::of(row)).collect();
     index
 });
 

@@ -26,7 +26,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use machine::cpu::CodePage;
+use machine::cpu::{CodeKey, CodePage, PAGE_INSNS};
 use machine::{MachineAddr, MachineMemory, PAGE_BYTES};
 use rustc_hash::FxBuildHasher;
 
@@ -50,9 +50,8 @@ pub struct Content {
 }
 
 impl Content {
-    /// Of the page that `page` was decoded from, as it is now.
-    pub fn of(page: &CodePage, memory: &MachineMemory) -> Content {
-        let key = page.key();
+    /// Of a page, as it is now.
+    pub fn of(key: CodeKey, memory: &MachineMemory) -> Content {
         let mut bytes = [0; PAGE_BYTES as usize];
         memory.read(MachineAddr(key.page.address().0), &mut bytes);
         Content { hash: *blake3::hash(&bytes).as_bytes(), is_32bit: key.is_32bit }
@@ -375,11 +374,8 @@ impl Kept {
         let head = (*pc % PAGE_BYTES / 4) as usize;
         let absent = store.thunks.absent();
         let reached = code.decoded();
-        let mut decoded = reached;
-        let mut insn_at = |index: usize| match std::mem::replace(&mut decoded[index], true) {
-            true => code.insn(index),
-            false => code.decode_one(memory, index),
-        };
+        let mut insns = [None; PAGE_INSNS];
+        let mut insn_at = |index: usize| *insns[index].get_or_insert_with(|| code.insn(memory, index));
         let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
         if !is_translated(insn_at(head)) {
             return Made::Never;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use machine::cpu::{Accelerator, CodeKey, CodePage, Handler, Offered, Ran};
+use machine::cpu::{Accelerator, CodeKey, CodePage, CodeVersion, Handler, Offered, Ran};
 use machine::{Cpu, MachineMemory, PAGE_BYTES};
 use rustc_hash::FxBuildHasher;
 
@@ -22,8 +22,8 @@ pub struct Options {
     /// When execution crossed this often between regions of a page, they are merged; the next time takes
     /// four times as many.
     pub crossings_min: u32,
-    /// Pages that each CPU keeps decoded.
-    pub decoded_pages_max: usize,
+    /// Chunks of 64 instructions that each CPU keeps decoded.
+    pub decoded_chunks_max: usize,
 }
 
 /// A boot takes half of it. Together with decoded pages it must stay within what a process with one VM may take,
@@ -33,16 +33,16 @@ const STORE_BYTES_LESS_A_CPU: usize = 512 << 10;
 const STORE_BYTES_LEAST: usize = 12 << 20;
 
 const FEW_CPUS: usize = 4;
-/// Decoded pages of each of few CPUs, and of each of many: what is hot is translated, and needs none.
-const DECODED_PAGES_FEW_CPUS: usize = 128;
-const DECODED_PAGES_MANY_CPUS: usize = 96;
+/// Decoded chunks of each of few CPUs, and of each of many: what is hot is translated, and needs none.
+const DECODED_CHUNKS_FEW_CPUS: usize = 4000;
+const DECODED_CHUNKS_MANY_CPUS: usize = 1500;
 
 impl Options {
     /// For a machine of `cpus` CPUs.
     pub fn for_machine(cpus: usize) -> Options {
-        let decoded_pages_max = if cpus <= FEW_CPUS { DECODED_PAGES_FEW_CPUS } else { DECODED_PAGES_MANY_CPUS };
+        let decoded_chunks_max = if cpus <= FEW_CPUS { DECODED_CHUNKS_FEW_CPUS } else { DECODED_CHUNKS_MANY_CPUS };
         let buffer_bytes = STORE_BYTES.saturating_sub(cpus * STORE_BYTES_LESS_A_CPU).max(STORE_BYTES_LEAST);
-        Options { buffer_bytes, decoded_pages_max, ..Options::default() }
+        Options { buffer_bytes, decoded_chunks_max, ..Options::default() }
     }
 }
 
@@ -53,7 +53,7 @@ impl Default for Options {
             buffer_bytes: STORE_BYTES,
             heat_min: 16,
             crossings_min: 30_000,
-            decoded_pages_max: DECODED_PAGES_FEW_CPUS,
+            decoded_chunks_max: DECODED_CHUNKS_FEW_CPUS,
         }
     }
 }
@@ -110,14 +110,13 @@ impl Translator {
     }
 
     /// What is known of a page.
-    fn known(&mut self, page: &CodePage) -> &mut Known {
-        let state = page.state();
+    fn known(&mut self, CodeVersion { key, state }: CodeVersion) -> &mut Known {
         let table = self.store.nothing();
         let unknown = || Known { state, visits: 0, content: None, table, generation: 0, page_count: 0 };
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
-        let known = self.known.entry(page.key()).or_insert_with(unknown);
+        let known = self.known.entry(key).or_insert_with(unknown);
         if known.state != state {
             *known = unknown();
         }
@@ -127,7 +126,8 @@ impl Translator {
     fn translate_run(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered {
         let memory = Arc::clone(cpu.memory());
         let store = Arc::clone(&self.store);
-        let content = *self.known(page).content.get_or_insert_with(|| Content::of(page, &memory));
+        let version = page.version();
+        let content = *self.known(version).content.get_or_insert_with(|| Content::of(version.key, &memory));
         let Some(mut kept) = store.try_keep() else { return Offered::NotNow };
         let mut request = Request { content, page, memory: &memory, pc, float_model: cpu.float_model() };
         /// Room is made for what is not in use, then for all.
@@ -135,7 +135,7 @@ impl Translator {
         for _ in 0..ATTEMPTS {
             match kept.translate(&store, &mut request) {
                 Made::Yes(table) => {
-                    cpu.set_entry_points(pc, request.page.state(), table);
+                    cpu.set_entry_points(pc, version, table);
                     return Offered::Translated;
                 }
                 Made::Never => return Offered::Never,
@@ -164,8 +164,8 @@ impl Accelerator for Translator {
         self.store.options.heat_min
     }
 
-    fn decoded_pages_max(&self) -> usize {
-        self.store.options.decoded_pages_max
+    fn decoded_chunks_max(&self) -> usize {
+        self.store.options.decoded_chunks_max
     }
 
     fn begin(&mut self) -> bool {
@@ -181,10 +181,10 @@ impl Accelerator for Translator {
         self.store.nothing()
     }
 
-    fn entry_points(&mut self, memory: &MachineMemory, page: &CodePage) -> u64 {
+    fn entry_points(&mut self, memory: &MachineMemory, version: CodeVersion) -> u64 {
         let (generation, page_count) = (self.store.generation(), self.store.page_count());
         let nothing = self.store.nothing();
-        let known = self.known(page);
+        let known = self.known(version);
         let is_current =
             known.generation == generation && (known.table != nothing || known.page_count == page_count);
         if is_current && known.content.is_some() {
@@ -195,9 +195,9 @@ impl Accelerator for Translator {
             return nothing;
         }
         let is_first = known.content.is_none();
-        let content = *known.content.get_or_insert_with(|| Content::of(page, memory));
+        let content = *known.content.get_or_insert_with(|| Content::of(version.key, memory));
         let Some(table) = self.store.table(&content, is_first) else { return nothing };
-        let known = self.known(page);
+        let known = self.known(version);
         (known.table, known.generation, known.page_count) = (table, generation, page_count);
         table
     }

@@ -35,6 +35,15 @@ pub struct CodeKey {
     pub is_32bit: bool,
 }
 
+/// A page of code with what was written to it: another version has other instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeVersion {
+    /// The page.
+    pub key: CodeKey,
+    /// Its `MachineMemory::code_state`.
+    pub state: u32,
+}
+
 /// How an accelerator came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
@@ -87,9 +96,9 @@ pub trait Accelerator: Debug + Send + Sync {
     /// Runs entered this often are offered.
     fn heat_min(&self) -> u8;
 
-    /// Most pages that the CPU keeps decoded, of about 10 KiB each. A run in a page that is dropped is counted
-    /// from zero again.
-    fn decoded_pages_max(&self) -> usize;
+    /// Most chunks of 64 instructions that the CPU keeps decoded, of 664 bytes each; a page that has some counts
+    /// for one more. A run in a page that is dropped is counted from zero again.
+    fn decoded_chunks_max(&self) -> usize;
 
     /// The CPU begins to run. True: it must forget what it knows of entry points.
     fn begin(&mut self) -> bool;
@@ -100,9 +109,8 @@ pub trait Accelerator: Debug + Send + Sync {
     /// What the fetch cache holds of a page of which nothing is known.
     fn no_entry_points(&self) -> u64;
 
-    /// What the fetch cache holds of a page of `memory`, whose code state is the decoded page's; may be
-    /// `no_entry_points`.
-    fn entry_points(&mut self, memory: &MachineMemory, page: &CodePage) -> u64;
+    /// What the fetch cache holds of a page of `memory`; may be `no_entry_points`.
+    fn entry_points(&mut self, memory: &MachineMemory, version: CodeVersion) -> u64;
 
     /// Considers the hot run at `pc`, which lies in `page`.
     fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered;
@@ -178,8 +186,8 @@ impl Cpu {
         self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
         self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
         self.forget_entry_points();
-        let pages = accelerator.as_ref().map_or(super::code::PAGE_COUNT_MAX, |it| it.decoded_pages_max());
-        self.code = super::CodeCache::new(pages);
+        let chunks = accelerator.as_ref().map_or(super::code::CHUNK_COUNT_MAX, |it| it.decoded_chunks_max());
+        self.code = super::CodeCache::new(chunks);
         self.accelerator = accelerator;
     }
 
@@ -194,14 +202,11 @@ impl Cpu {
         self.known_pages.clear();
     }
 
-    /// Notes that the page of `pc` in that code state has `entry_points`, if the page is in the cache.
-    pub fn set_entry_points(&mut self, pc: u64, state: u32, entry_points: u64) {
+    /// Notes that the page of `pc`, which is that version, has `entry_points`.
+    pub fn set_entry_points(&mut self, pc: u64, version: CodeVersion, entry_points: u64) {
         self.fetches.set_entry_points(pc, self.context, entry_points);
-        if entry_points != self.no_entry_points
-            && let Some((page, slot)) = self.fetches.get(pc, self.context)
-        {
-            let key = CodeKey { page, is_32bit: self.is_32bit };
-            self.known_pages.insert(key, state, slot as u32, entry_points);
+        if entry_points != self.no_entry_points {
+            self.known_pages.insert(version, entry_points);
         }
     }
 
@@ -255,9 +260,9 @@ impl Cpu {
         if left <= 0 || !self.is_memory(found.address) {
             return (false, left);
         }
-        let key = CodeKey { page: found.address.page(), is_32bit: self.is_32bit };
-        let Some(known) = self.known_pages.get(key, &self.memory) else { return (false, left) };
-        self.remember_fetch(pc, &found, known.slot as usize, known.entry_points);
+        let version = self.code_version(found.address.page());
+        let Some(entry_points) = self.known_pages.get(version) else { return (false, left) };
+        self.remember_fetch(pc, &found, entry_points);
         (true, left)
     }
 
@@ -333,7 +338,7 @@ impl Cpu {
     /// The word at `pc`, which is being executed.
     fn executed_word(&self, pc: u64) -> u32 {
         match self.fetches.get(pc, self.context) {
-            Some((page, _)) => self.read_memory(MachineAddr(page.address().0 | (pc & (PAGE_BYTES - 1))), 4) as u32,
+            Some(page) => self.read_memory(MachineAddr(page.address().0 | (pc & (PAGE_BYTES - 1))), 4) as u32,
             None => self.word_at(pc),
         }
     }
@@ -437,11 +442,11 @@ impl Cpu {
         offered != Offered::NotNow
     }
 
-    /// Lets the accelerator go on at `regs.pc`, which lies in `page`.
+    /// Lets the accelerator go on at `regs.pc`, whose page is that version.
     pub(super) fn accelerate(
         &mut self,
         accelerator: &mut dyn Accelerator,
-        page: &mut CodePage,
+        version: CodeVersion,
         handler: &mut Handler<'_, '_>,
         until: Cycles,
     ) -> Ran {
@@ -452,16 +457,13 @@ impl Cpu {
         let pc = self.regs.pc;
         let mut entry_points = self.fetches.entry_points(pc);
         if entry_points == self.no_entry_points {
-            entry_points = accelerator.entry_points(&self.memory, page);
-            self.set_entry_points(pc, page.state(), entry_points);
+            entry_points = accelerator.entry_points(&self.memory, version);
+            self.set_entry_points(pc, version, entry_points);
         }
         let budget = until.0.saturating_sub(self.now.0).min(i64::MAX as u64) as i64;
         self.bound = Cycles(self.now.0 + budget as u64);
         self.budget_left = budget;
         let (ran, left) = accelerator.run(self, handler, entry_points, budget);
-        if ran == Ran::Nothing {
-            page.cool(pc);
-        }
         self.settle(left);
         ran
     }

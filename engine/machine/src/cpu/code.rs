@@ -1,11 +1,12 @@
 //! Decoded code, a machine page at a time.
 //!
-//! A [`CodePage`] holds the 1024 instructions of a machine page taken apart, and for each of them how
+//! A [`CodePage`] holds instructions of a machine page taken apart, and for each of them how
 //! long the *run* from there is: the instructions that follow each other up to a branch and its delay
 //! slot, to an instruction that ends runs (the table of crate `mips` says which), or to the end of
-//! the page. Runs are decoded when they are first executed. The pages are private to a CPU; their
-//! number is bounded, and when a new one is needed the clock hand looks for one that was not entered
-//! since it last came by.
+//! a *chunk* of 64 instructions. Runs are decoded when they are first executed, and what a page has in memory
+//! is the chunks in which there are some: of most pages little is ever executed. The pages are private to a
+//! CPU; the number of chunks is bounded, and when it is reached the clock hand looks for a page that was not
+//! entered since it last came by. A page of which translations alone are executed needs none.
 //!
 //! Decoding settles what would cost time in the interpreter: a destination register 0 becomes
 //! [`SINK`], 64-bit instructions become Reserved where the mode has none, and so do the forms of EXT
@@ -17,16 +18,19 @@ use std::sync::LazyLock;
 use mips::{Insn, Op};
 use rustc_hash::FxBuildHasher;
 
-use super::accelerator::CodeKey;
+use super::accelerator::{CodeKey, CodeVersion};
 use super::translation::Private;
-use crate::{MachineMemory, Mpn, PAGE_BYTES};
+use crate::{MachineAddr, MachineMemory, Mpn, PAGE_BYTES};
 
 /// The register that takes writes to register 0.
 pub const SINK: u8 = 32;
 /// Instructions in a page.
 pub const PAGE_INSNS: usize = PAGE_BYTES as usize / 4;
-/// Most instructions in a run.
-pub(super) const RUN_MAX: u8 = 96;
+/// Instructions in a chunk, which is decoded and kept as far as something in it is executed.
+const CHUNK_INSNS: usize = 64;
+const CHUNK_COUNT: usize = PAGE_INSNS / CHUNK_INSNS;
+/// Most instructions in a run: a chunk's, and a delay slot.
+pub(super) const RUN_MAX: u8 = CHUNK_INSNS as u8 + 1;
 /// In place of a length: not decoded yet.
 pub(super) const UNDECODED: u8 = 255;
 /// In place of a length: a branch whose delay slot lies on the next page or holds what must not be in
@@ -37,61 +41,91 @@ const COUNTED: u8 = 128;
 /// In place of a count: the accelerator has translated the run.
 const TRANSLATED: u8 = 255;
 
-/// 384 pages take 3.9 MiB: the kernel text that Debian's boot touches often, and a program's.
-pub(super) const PAGE_COUNT_MAX: usize = 384;
+/// 5,000 chunks take 3.5 MiB: the kernel text that Debian's boot touches often, and a program's.
+pub(super) const CHUNK_COUNT_MAX: usize = 5_000;
+
+/// What a page is in whose slot there is none.
+const NO_VERSION: CodeVersion = CodeVersion { key: CodeKey { page: Mpn(u32::MAX), is_32bit: false }, state: 0 };
+
+/// A part of a page, decoded.
+#[derive(Debug)]
+struct Chunk {
+    lengths: [u8; CHUNK_INSNS],
+    /// Of each run that is counted, how often it began.
+    heats: [u8; CHUNK_INSNS],
+    /// And the one behind, which may be the delay slot of the last.
+    insns: [Insn; CHUNK_INSNS + 1],
+}
+
+impl Chunk {
+    fn new() -> Box<Chunk> {
+        let nothing = Insn { op: Op::Nop, rs: 0, rt: 0, rd: 0, sa: 0, imm: 0 };
+        Box::new(Chunk {
+            lengths: [UNDECODED; CHUNK_INSNS],
+            heats: [0; CHUNK_INSNS],
+            insns: [nothing; CHUNK_INSNS + 1],
+        })
+    }
+
+    /// A branch ends the run: with its delay slot, or before it where the slot must be looked at separately.
+    fn end_at_branch(&mut self, first: usize, branch: usize, slot: Option<Insn>, counted: u8) {
+        if let Some(slot) = slot.filter(|slot| may_be_in_slot(slot.op)) {
+            self.insns[branch + 1] = slot;
+            self.set_lengths(first, branch + 1, branch + 2, counted);
+        } else {
+            self.set_lengths(first, branch, branch, counted);
+            self.lengths[branch] = OPEN_BRANCH;
+        }
+    }
+
+    /// Notes a run up to `end` for each instruction from `first` up to, not including, `last`.
+    fn set_lengths(&mut self, first: usize, last: usize, end: usize, counted: u8) {
+        for index in first..last {
+            self.lengths[index] = (end - index) as u8 | counted;
+        }
+    }
+}
 
 /// A decoded machine page.
 #[derive(Debug)]
 pub struct CodePage {
-    key: CodeKey,
-    /// `MachineMemory::code_state` when decoding began; another value means that all is outdated.
-    state: u32,
+    /// Of another version, all is outdated.
+    version: CodeVersion,
     /// Entered since the clock hand last came by.
     is_used: bool,
-    lengths: [u8; PAGE_INSNS],
-    /// Of each run that is counted, how often it began.
-    heats: [u8; PAGE_INSNS],
-    insns: [Insn; PAGE_INSNS],
+    /// As how many chunks the cache has counted it.
+    counted: usize,
+    chunks: [Option<Box<Chunk>>; CHUNK_COUNT],
 }
 
 impl CodePage {
-    fn new(key: CodeKey, state: u32) -> Box<CodePage> {
-        Box::new(CodePage {
-            key,
-            state,
-            is_used: true,
-            lengths: [UNDECODED; PAGE_INSNS],
-            heats: [0; PAGE_INSNS],
-            insns: [mips::decode(0); PAGE_INSNS],
-        })
-    }
-
-    fn begin_again(&mut self, key: CodeKey, state: u32) {
-        self.key = key;
-        self.state = state;
-        self.is_used = true;
-        self.lengths = [UNDECODED; PAGE_INSNS];
-        self.heats = [0; PAGE_INSNS];
+    fn new(version: CodeVersion) -> CodePage {
+        CodePage { version, is_used: true, counted: 0, chunks: [const { None }; CHUNK_COUNT] }
     }
 
     /// The machine page that this is.
     pub(super) fn machine_page(&self) -> Mpn {
-        self.key.page
+        self.version.key.page
     }
 
     /// What this is the code of.
-    pub fn key(&self) -> CodeKey {
-        self.key
+    pub fn version(&self) -> CodeVersion {
+        self.version
     }
 
-    /// The code state of the machine page when decoding began.
-    pub fn state(&self) -> u32 {
-        self.state
+    /// The chunk of the instruction at `index`, if one there is decoded.
+    #[inline(always)]
+    fn chunk(&self, index: usize) -> Option<&Chunk> {
+        self.chunks[index / CHUNK_INSNS % CHUNK_COUNT].as_deref()
+    }
+
+    fn chunk_mut(&mut self, index: usize) -> &mut Chunk {
+        self.chunks[index / CHUNK_INSNS % CHUNK_COUNT].get_or_insert_with(Chunk::new)
     }
 
     /// Counts that the run at `index` begins. True when it has begun `heat_min` times.
     pub(super) fn heat(&mut self, index: usize, heat_min: u8) -> bool {
-        let heat = &mut self.heats[index];
+        let heat = &mut self.chunk_mut(index).heats[index % CHUNK_INSNS];
         if *heat < TRANSLATED - 1 {
             *heat += 1;
         }
@@ -100,30 +134,33 @@ impl CodePage {
 
     /// Whether the accelerator has translated the run at `pc`.
     pub(super) fn is_translated(&self, pc: u64) -> bool {
-        self.heats[index_of(pc)] == TRANSLATED
+        let index = index_of(pc);
+        self.chunk(index).is_some_and(|chunk| chunk.heats[index % CHUNK_INSNS] == TRANSLATED)
     }
 
     /// Notes whether the accelerator wants the run at `pc`.
     pub(super) fn set_translated(&mut self, pc: u64, is_translated: bool) {
         let index = index_of(pc);
+        let chunk = self.chunk_mut(index);
         if is_translated {
-            self.heats[index] = TRANSLATED;
+            chunk.heats[index % CHUNK_INSNS] = TRANSLATED;
         } else {
-            self.lengths[index] &= !COUNTED;
+            chunk.lengths[index % CHUNK_INSNS] &= !COUNTED;
         }
     }
 
     /// Notes that there is no translation at `pc` any more.
     pub(super) fn cool(&mut self, pc: u64) {
         if self.is_translated(pc) {
-            self.heats[index_of(pc)] = 0;
+            let index = index_of(pc);
+            self.chunk_mut(index).heats[index % CHUNK_INSNS] = 0;
         }
     }
 
     /// Length of the run from `index`, or [`UNDECODED`] or [`OPEN_BRANCH`].
     #[inline(always)]
     pub(super) fn length(&self, index: usize) -> u8 {
-        self.lengths[index % PAGE_INSNS]
+        self.chunk(index).map_or(UNDECODED, |chunk| chunk.lengths[index % CHUNK_INSNS])
     }
 
     /// Length of the run from `index`, which is decoded and no open branch, counted or not.
@@ -136,79 +173,66 @@ impl CodePage {
         self.length(index) & COUNTED != 0
     }
 
-    /// The instruction at `index`; meaningful once a run through it is decoded.
-    #[inline(always)]
-    pub fn insn(&self, index: usize) -> Insn {
-        self.insns[index % PAGE_INSNS]
-    }
-
-    /// The instructions from `first` up to, not including, `last`.
+    /// The instructions from `first` up to, not including, `last`, of a run that is decoded.
     #[inline(always)]
     pub(super) fn run(&self, first: usize, last: usize) -> &[Insn] {
-        &self.insns[first..last]
+        let chunk = self.chunk(first).expect("a run that is executed is decoded");
+        let place = first % CHUNK_INSNS;
+        &chunk.insns[place..place + (last - first)]
     }
 
     /// Which instructions have been reached before.
     pub fn decoded(&self) -> [bool; PAGE_INSNS] {
-        self.lengths.map(|length| length != UNDECODED)
+        let mut decoded = [false; PAGE_INSNS];
+        for (chunk, decoded) in self.chunks.iter().zip(decoded.as_chunks_mut::<CHUNK_INSNS>().0) {
+            if let Some(chunk) = chunk {
+                *decoded = chunk.lengths.map(|length| length != UNDECODED);
+            }
+        }
+        decoded
     }
 
-    /// Decodes the instruction at `index` alone.
-    pub fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
+    /// The instruction at `index`, as memory has it.
+    pub fn insn(&self, memory: &MachineMemory, index: usize) -> Insn {
         let mut bytes = [0; 4];
         let offset = index as u64 * 4;
-        memory.read(crate::MachineAddr(self.key.page.address().0 + offset), &mut bytes);
-        let insn = prepare(mips::decode(u32::from_le_bytes(bytes)), self.key.is_32bit);
-        self.insns[index] = insn;
+        memory.read(MachineAddr(self.machine_page().address().0 + offset), &mut bytes);
+        prepare(mips::decode(u32::from_le_bytes(bytes)), self.version.key.is_32bit)
+    }
+
+    /// Decodes the instruction at `index` as a run of its own, whose length is not noted.
+    pub(super) fn decode_one(&mut self, memory: &MachineMemory, index: usize) -> Insn {
+        let insn = self.insn(memory, index);
+        self.chunk_mut(index).insns[index % CHUNK_INSNS] = insn;
         insn
     }
 
     /// Decodes the run from `first`. `is_counted` says whether beginnings of it are counted.
     pub(super) fn decode_run(&mut self, memory: &MachineMemory, first: usize, is_counted: bool) {
-        self.decode_lengths(memory, first);
-        if is_counted && self.lengths[first] != OPEN_BRANCH {
-            let last = first + usize::from(self.lengths[first]);
-            for length in self.lengths[first..last].iter_mut().filter(|length| **length < COUNTED) {
-                *length |= COUNTED;
-            }
-        }
-    }
+        let counted = if is_counted { COUNTED } else { 0 };
+        let CodeKey { page, is_32bit } = self.version.key;
+        let mut bytes = [0; 4 * (CHUNK_INSNS + 1)];
+        let last = PAGE_INSNS.min(first - first % CHUNK_INSNS + CHUNK_INSNS + 1);
+        let bytes = &mut bytes[..4 * (last - first)];
+        memory.read(MachineAddr(page.address().0 + first as u64 * 4), bytes);
+        let mut words =
+            bytes.as_chunks().0.iter().map(|word| prepare(mips::decode(u32::from_le_bytes(*word)), is_32bit));
 
-    fn decode_lengths(&mut self, memory: &MachineMemory, first: usize) {
-        let limit = PAGE_INSNS.min(first + usize::from(RUN_MAX));
+        let chunk = self.chunk_mut(first);
+        let first = first % CHUNK_INSNS;
         let mut next = first;
-        while next < limit {
-            let op = self.decode_one(memory, next).op;
-            if op.is_branch() {
-                return self.end_at_branch(memory, first, next, limit);
+        for insn in words.by_ref().take(CHUNK_INSNS - first) {
+            chunk.insns[next] = insn;
+            let kind = KINDS[insn.op as usize];
+            if kind.is_branch {
+                return chunk.end_at_branch(first, next, words.next(), counted);
             }
             next += 1;
-            if op.ends_run() {
+            if kind.ends_run {
                 break;
             }
         }
-        self.set_lengths(first, next, next);
-    }
-
-    /// A branch ends the run: with its delay slot, or before it where the slot must be looked at
-    /// separately or would make the run too long.
-    fn end_at_branch(&mut self, memory: &MachineMemory, first: usize, branch: usize, limit: usize) {
-        let has_slot = branch + 1 < PAGE_INSNS && may_be_in_slot(self.decode_one(memory, branch + 1).op);
-        if has_slot && branch + 1 < limit {
-            self.set_lengths(first, branch + 1, branch + 2);
-        } else {
-            self.set_lengths(first, branch, branch);
-            if !has_slot {
-                self.lengths[branch] = OPEN_BRANCH;
-            }
-        }
-    }
-
-    /// Notes a run up to `end` for each instruction from `first` up to, not including, `last`.
-    fn set_lengths(&mut self, first: usize, last: usize, end: usize) {
-        for index in first..last {
-            self.lengths[index] = (end - index) as u8;
-        }
+        chunk.set_lengths(first, next, next, counted);
     }
 }
 
@@ -223,7 +247,7 @@ fn prepare(mut insn: Insn, is_32bit: bool) -> Insn {
         insn.op = Op::Reserved;
         return insn;
     }
-    match DESTINATIONS[insn.op as usize] {
+    match KINDS[insn.op as usize].destination {
         Some(Destination::Rd) if insn.rd == 0 => insn.rd = SINK,
         Some(Destination::Rt) if insn.rt == 0 => insn.rt = SINK,
         _ => {}
@@ -248,8 +272,20 @@ enum Destination {
     Rt,
 }
 
-static DESTINATIONS: LazyLock<Vec<Option<Destination>>> =
-    LazyLock::new(|| Op::ALL.iter().map(|op| destination(*op)).collect());
+/// What decoding asks of an operation, close together.
+#[derive(Clone, Copy)]
+struct Kind {
+    destination: Option<Destination>,
+    is_branch: bool,
+    ends_run: bool,
+}
+
+static KINDS: LazyLock<[Kind; Op::COUNT]> = LazyLock::new(|| {
+    std::array::from_fn(|index| {
+        let op = Op::ALL[index];
+        Kind { destination: destination(op), is_branch: op.is_branch(), ends_run: op.ends_run() }
+    })
+});
 
 /// Where the result goes. SC and SCD read their `rt` too and look after register 0 themselves.
 fn destination(op: Op) -> Option<Destination> {
@@ -270,22 +306,35 @@ fn destination(op: Op) -> Option<Destination> {
 /// The decoded pages of a CPU.
 #[derive(Debug)]
 pub(super) struct CodeCache {
-    page_count_max: usize,
-    pages: Vec<Box<CodePage>>,
+    chunk_count_max: usize,
+    /// Of all pages, but for what was decoded since in the one that was entered last.
+    chunk_count: usize,
+    pages: Vec<CodePage>,
     slots: HashMap<CodeKey, usize, FxBuildHasher>,
+    /// Slots of pages that were dropped.
+    free: Vec<usize>,
     hand: usize,
+    entered: usize,
 }
 
 impl Default for CodeCache {
     fn default() -> CodeCache {
-        CodeCache { page_count_max: PAGE_COUNT_MAX, pages: Vec::new(), slots: HashMap::default(), hand: 0 }
+        CodeCache::new(CHUNK_COUNT_MAX)
     }
 }
 
 impl CodeCache {
-    /// An empty cache of so many pages.
-    pub(super) fn new(page_count_max: usize) -> CodeCache {
-        CodeCache { page_count_max, ..CodeCache::default() }
+    /// An empty cache of so many chunks; each page counts for one more.
+    pub(super) fn new(chunk_count_max: usize) -> CodeCache {
+        CodeCache {
+            chunk_count_max,
+            chunk_count: 0,
+            pages: Vec::new(),
+            slots: HashMap::default(),
+            free: Vec::new(),
+            hand: 0,
+            entered: 0,
+        }
     }
 
     /// The page in `slot`.
@@ -294,59 +343,80 @@ impl CodeCache {
         &mut self.pages[slot]
     }
 
-    /// Whether `slot` holds `key`, and nothing was written to that machine page since.
+    /// The slot of a page: `slot`, if it is still there.
     #[inline(always)]
-    pub(super) fn enter(&mut self, slot: usize, key: CodeKey, memory: &MachineMemory) -> bool {
+    pub(super) fn enter(&mut self, slot: usize, version: CodeVersion) -> usize {
         match self.pages.get_mut(slot) {
-            Some(page) if page.key == key && page.state == memory.code_state(key.page) => {
-                page.is_used = true;
-                true
-            }
-            _ => false,
+            Some(page) if page.version == version => page.is_used = true,
+            _ => return self.find(version),
         }
+        if slot != self.entered {
+            self.count_entered();
+            self.entered = slot;
+        }
+        slot
     }
 
-    /// The slot of `key`, whose machine page has the code state `state`.
-    pub(super) fn find(&mut self, key: CodeKey, state: u32) -> usize {
-        if let Some(&slot) = self.slots.get(&key) {
-            let page = &mut self.pages[slot];
-            page.is_used = true;
-            if page.state != state {
-                page.begin_again(key, state);
-            }
-            return slot;
+    #[inline(never)]
+    fn find(&mut self, version: CodeVersion) -> usize {
+        self.count_entered();
+        let slot = match self.slots.get(&version.key) {
+            Some(slot) => *slot,
+            None => self.take_slot(version.key),
+        };
+        let page = &mut self.pages[slot];
+        page.is_used = true;
+        if page.version != version {
+            self.chunk_count -= page.counted;
+            *page = CodePage::new(version);
         }
-        let slot = self.take_slot(key, state);
+        self.entered = slot;
+        slot
+    }
+
+    /// A slot for a page that has none.
+    fn take_slot(&mut self, key: CodeKey) -> usize {
+        while self.chunk_count >= self.chunk_count_max {
+            self.drop_page();
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.pages.push(CodePage::new(NO_VERSION));
+            self.pages.len() - 1
+        });
         self.slots.insert(key, slot);
         slot
     }
 
-    fn take_slot(&mut self, key: CodeKey, state: u32) -> usize {
-        if self.pages.len() < self.page_count_max {
-            self.pages.push(CodePage::new(key, state));
-            return self.pages.len() - 1;
+    /// Drops the next page that was not entered since the hand came by.
+    fn drop_page(&mut self) {
+        loop {
+            self.hand = (self.hand + 1) % self.pages.len();
+            let page = &mut self.pages[self.hand];
+            if page.version != NO_VERSION && !std::mem::take(&mut page.is_used) {
+                break;
+            }
         }
-        while std::mem::take(&mut self.pages[self.hand].is_used) {
-            self.hand = (self.hand + 1) % self.page_count_max;
+        let page = std::mem::replace(&mut self.pages[self.hand], CodePage::new(NO_VERSION));
+        self.slots.remove(&page.version.key);
+        self.chunk_count -= page.counted;
+        self.free.push(self.hand);
+    }
+
+    /// Counts what was decoded in the page that was entered last.
+    fn count_entered(&mut self) {
+        if let Some(page) = self.pages.get_mut(self.entered) {
+            let count = 1 + page.chunks.iter().flatten().count();
+            self.chunk_count += count - std::mem::replace(&mut page.counted, count);
         }
-        let slot = self.hand;
-        self.hand = (self.hand + 1) % self.page_count_max;
-        self.slots.remove(&self.pages[slot].key);
-        self.pages[slot].begin_again(key, state);
-        slot
     }
 }
 
 /// What a fetch from a machine page needs.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct KnownPage {
-    key: CodeKey,
-    /// The page's code state; another one means that the rest is outdated.
-    state: u32,
-    /// Where its decoded instructions are, or were.
-    pub(super) slot: u32,
+struct KnownPage {
+    version: CodeVersion,
     /// The accelerator's.
-    pub(super) entry_points: u64,
+    entry_points: u64,
 }
 
 const KNOWN_PAGE_COUNT: usize = 1024;
@@ -362,16 +432,17 @@ impl KnownPages {
         KnownPages(vec![None; KNOWN_PAGE_COUNT])
     }
 
-    /// What is known of `key`, if nothing was written to that machine page since.
+    /// The entry points of a page, if they are known.
     #[inline]
-    pub(super) fn get(&self, key: CodeKey, memory: &MachineMemory) -> Option<KnownPage> {
-        self.0[key.page.0 as usize % KNOWN_PAGE_COUNT]
-            .filter(|known| known.key == key && known.state == memory.code_state(key.page))
+    pub(super) fn get(&self, version: CodeVersion) -> Option<u64> {
+        self.0[version.key.page.0 as usize % KNOWN_PAGE_COUNT]
+            .filter(|known| known.version == version)
+            .map(|known| known.entry_points)
     }
 
-    /// Notes the entry points of a page in that code state.
-    pub(super) fn insert(&mut self, key: CodeKey, state: u32, slot: u32, entry_points: u64) {
-        self.0[key.page.0 as usize % KNOWN_PAGE_COUNT] = Some(KnownPage { key, state, slot, entry_points });
+    /// Notes the entry points of a page.
+    pub(super) fn insert(&mut self, version: CodeVersion, entry_points: u64) {
+        self.0[version.key.page.0 as usize % KNOWN_PAGE_COUNT] = Some(KnownPage { version, entry_points });
     }
 
     /// Forgets everything.
@@ -382,8 +453,10 @@ impl KnownPages {
 
 pub(super) const FETCH_ENTRY_COUNT: usize = 256;
 pub(super) const FETCH_ENTRY_BYTES: usize = size_of::<FetchEntry>();
+/// In place of a slot: none is known.
+const NO_SLOT: u32 = u32::MAX;
 
-/// Where a virtual page's decoded instructions are.
+/// Where a virtual page's instructions are.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 struct FetchEntry {
@@ -392,6 +465,7 @@ struct FetchEntry {
     /// The accelerator's.
     entry_points: u64,
     page: Mpn,
+    /// Where it is decoded, or was.
     slot: u32,
     /// So that the size is a power of two.
     _padding: u64,
@@ -404,7 +478,8 @@ pub(super) struct FetchTranslations {
     private: Private<{ FETCH_ENTRY_COUNT / 64 }>,
 }
 
-const FETCH_EMPTY: FetchEntry = FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: 0, _padding: 0 };
+const FETCH_EMPTY: FetchEntry =
+    FetchEntry { tag: u64::MAX, entry_points: 0, page: Mpn(0), slot: NO_SLOT, _padding: 0 };
 
 impl FetchTranslations {
     /// Where the entries are, for `Layout`.
@@ -415,14 +490,19 @@ impl FetchTranslations {
     }
 
     #[inline(always)]
-    pub(super) fn get(&self, pc: u64, context: u64) -> Option<(Mpn, usize)> {
+    pub(super) fn get(&self, pc: u64, context: u64) -> Option<Mpn> {
         let entry = &self.entries[fetch_index(pc)];
-        (entry.tag == pc & !(PAGE_BYTES - 1) | context).then_some((entry.page, entry.slot as usize))
+        (entry.tag == pc & !(PAGE_BYTES - 1) | context).then_some(entry.page)
     }
 
-    pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, slot: usize, entry_points: u64) {
+    pub(super) fn insert(&mut self, pc: u64, context: u64, page: Mpn, entry_points: u64) {
         let tag = pc & !(PAGE_BYTES - 1) | context;
-        self.entries[fetch_index(pc)] = FetchEntry { tag, entry_points, page, slot: slot as u32, _padding: 0 };
+        self.entries[fetch_index(pc)] = FetchEntry { tag, entry_points, page, slot: NO_SLOT, _padding: 0 };
+    }
+
+    /// Where the page of `pc`, which is remembered, is decoded, as far as is known.
+    pub(super) fn slot(&mut self, pc: u64) -> &mut u32 {
+        &mut self.entries[fetch_index(pc)].slot
     }
 
     /// The entry points in the entry that `pc` would be in.
@@ -486,4 +566,79 @@ fn index_of(pc: u64) -> usize {
 fn fetch_index(pc: u64) -> usize {
     let page = pc >> crate::PAGE_SHIFT;
     (page ^ (page >> FETCH_ENTRY_COUNT.ilog2())) as usize % FETCH_ENTRY_COUNT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGES: u64 = 64;
+    const ADDIU: u32 = 0x2442_0001;
+    const BEQ: u32 = 0x1000_0002;
+
+    /// Pages of additions, with a branch at each of `branches`.
+    fn memory(branches: &[usize]) -> MachineMemory {
+        let memory = MachineMemory::new(1, PAGES * PAGE_BYTES).unwrap();
+        for place in 0..PAGES * PAGE_BYTES / 4 {
+            let word = if branches.contains(&(place as usize % PAGE_INSNS)) { BEQ } else { ADDIU };
+            memory.write(MachineAddr(4 * place), &word.to_le_bytes());
+        }
+        memory
+    }
+
+    fn version(memory: &MachineMemory, page: u32) -> CodeVersion {
+        let key = CodeKey { page: Mpn(page), is_32bit: false };
+        CodeVersion { key, state: memory.mark_code(key.page) }
+    }
+
+    #[test]
+    fn a_run_ends_with_its_chunk_or_with_the_slot_behind_it() {
+        let memory = memory(&[CHUNK_INSNS - 1, 2 * CHUNK_INSNS, PAGE_INSNS - 1]);
+        let mut page = CodePage::new(version(&memory, 0));
+        // The first of a run, its length, and the operation of its last instruction.
+        for (first, length, op) in [
+            (3, CHUNK_INSNS - 3 + 1, Op::Addiu), // the branch is the chunk's last: its slot is in the next
+            (CHUNK_INSNS - 1, 2, Op::Addiu),
+            (CHUNK_INSNS, CHUNK_INSNS, Op::Addiu), // to the end of the chunk, before a branch
+            (2 * CHUNK_INSNS, 2, Op::Addiu),
+            (PAGE_INSNS - 4, 3, Op::Addiu), // before a branch without a slot
+        ] {
+            page.decode_run(&memory, first, true);
+            assert!(page.is_counted(first), "at {first}");
+            assert_eq!(usize::from(page.plain_length(first)), length, "at {first}");
+            assert_eq!(page.run(first, first + length).last().unwrap().op, op, "at {first}");
+        }
+        assert_eq!(page.length(PAGE_INSNS - 1), OPEN_BRANCH);
+        assert_eq!(page.length(2), UNDECODED);
+        for (index, is_decoded) in page.decoded().into_iter().enumerate() {
+            assert_eq!(is_decoded, page.length(index) != UNDECODED, "at {index}");
+        }
+    }
+
+    #[test]
+    fn no_more_chunks_are_kept_than_were_asked_for() {
+        const CHUNKS_MAX: usize = 40;
+        let memory = memory(&[]);
+        let mut cache = CodeCache::new(CHUNKS_MAX);
+        let mut seed = 1u32;
+        let mut slots = vec![0; PAGES as usize];
+        for step in 0..20_000 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (page, index) = (seed >> 26, (seed >> 8) as usize % PAGE_INSNS);
+            if step % 97 == 0 {
+                memory.write(MachineAddr(u64::from(page) * PAGE_BYTES), &ADDIU.to_le_bytes());
+            }
+            let wanted = version(&memory, page);
+            let slot = cache.enter(slots[page as usize], wanted);
+            slots[page as usize] = slot;
+            assert_eq!(cache.page_mut(slot).version(), wanted, "step {step}");
+            let before = cache.pages.iter().flat_map(|page| &page.chunks).flatten().count();
+            assert!(before <= CHUNKS_MAX + CHUNK_COUNT, "{before} chunks in step {step}");
+            if cache.page_mut(slot).length(index) == UNDECODED {
+                cache.page_mut(slot).decode_run(&memory, index, false);
+            }
+            assert_eq!(cache.slots.len() + cache.free.len(), cache.pages.len(), "step {step}");
+        }
+        assert!(cache.slots.len() > CHUNKS_MAX / (CHUNK_COUNT + 1), "some pages are kept");
+    }
 }

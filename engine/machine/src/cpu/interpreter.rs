@@ -602,7 +602,8 @@ impl Cpu {
                 Leave::Slot { target: after }
             }
             End::Fault => {
-                let is_in_slot = entry.slot_of.is_some() || (index > start && page.insn(index - 1).op.is_branch());
+                let is_in_slot = entry.slot_of.is_some()
+                    || (index > start && page.run(start, index)[index - 1 - start].op.is_branch());
                 self.regs.pc = if is_in_slot { pc.wrapping_sub(4) } else { pc };
                 let offset = 4 * index as u64;
                 let address = MachineAddr(page.machine_page().address().0 + offset);
@@ -649,7 +650,7 @@ impl Cpu {
         let mut length = i64::from(page.plain_length(index));
         if length > left {
             // A branch and its delay slot stay together.
-            let is_last_branch = page.insn(index + left as usize - 1).op.is_branch();
+            let is_last_branch = page.run(index, index + left as usize)[left as usize - 1].op.is_branch();
             length = left + i64::from(is_last_branch);
         }
         Ok(Plan { length: length as u8, after: insn_address(base, index + length as usize), is_open: false })
