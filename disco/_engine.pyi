@@ -245,6 +245,21 @@ class Engine:
         """Writes all of these (paddr, data) to guest memory. IndexError(paddr, length) outside of RAM;
         KeyError(list of ppn) when pages are absent or not writable (place them and call again). Nothing was
         written then."""
+    def check_ram(self, vm: int, ranges: Sequence[tuple[int, int]]) -> None:
+        """IndexError(paddr, length) when one of these is not RAM of the VM."""
+    def transfer(
+        self,
+        vm: int,
+        source: Sequence[tuple[int, int]],
+        to: int,
+        target: Sequence[tuple[int, int]],
+        remap: bool,
+    ) -> tuple[int, int]:
+        """Stores what a VM has at `source` at `target` of another, which is as long; both are (paddr, length).
+
+        Where whole pages meet, `remap` maps the one of `vm` into both, read-only. Returns how many meet, and
+        how many were mapped. IndexError and KeyError as `write_pieces`; nothing was written then.
+        """
     def take_chains(self, vm: int, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
         """Takes up to `wanted` chains that the guest offers in a virtqueue; returns them behind the avail
         ring's flags. ValueError with the values for what section 2.7 of virtio forbids; nothing is taken then.

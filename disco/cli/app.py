@@ -221,6 +221,14 @@ def run(
             " others by their names.",
         ),
     ] = False,
+    remap_frames: Annotated[
+        bool,
+        typer.Option(
+            "--remap-frames",
+            help="Map whole pages that VMs send each other into both, copied when one of them writes, rather"
+            " than copy them at once; implies --network.",
+        ),
+    ] = False,
     nat: Annotated[
         bool,
         typer.Option(
@@ -320,6 +328,7 @@ def run(
         disk_cache_mib=disk_cache,
         entropy=entropy,
         network=network,
+        remap_frames=remap_frames,
         nat=nat,
         publish=wishes.published(publish or (), wanted),
         capture=capture,

@@ -52,6 +52,7 @@ class Options:
     disk_cache_mib: int | None
     entropy: bool
     network: bool
+    remap_frames: bool
     nat: bool
     publish: Mapping[str, tuple[PublishedPort, ...]]
     capture: Path | None
@@ -69,7 +70,8 @@ class Options:
     @property
     def has_network(self) -> bool:
         """Whether the VMs are on the subnet."""
-        return self.network or self.nat or bool(self.publish) or self.capture is not None
+        asked = (self.network, self.remap_frames, self.nat, self.publish, self.capture)
+        return any(asked)
 
     def nat_of(self, vm: str) -> Nat | None:
         """The way out of a VM, if it is to have one."""
@@ -94,6 +96,7 @@ def run(options: Options) -> int:
             scheduler=scheduler,
             overcommit=options.overcommit,
             disk_cache_mib=options.disk_cache_mib,
+            remap_frames=options.remap_frames,
             warn=say,
         ) as monitor,
     ):

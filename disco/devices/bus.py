@@ -69,6 +69,36 @@ class GuestMemory(Protocol):
         for paddr, data in pieces:
             self.write(paddr, data)
 
+    def check(self, ranges: Sequence[Range]) -> None:
+        """Whether all ranges are RAM; raises `GuestMemoryError`."""
+        self.gather(ranges)
+
+    def copy_from(
+        self,
+        source: GuestMemory,
+        ranges: Sequence[Range],
+        target: Sequence[Range],
+        *,
+        remap: bool = False,
+    ) -> tuple[int, int]:
+        """Stores what another VM's memory has in `ranges` over `target`, which is as long.
+
+        Args:
+            remap: map whole pages of the source where they meet whole pages of the target, rather than copy.
+
+        Returns:
+            How many pages meet so, and how many have been mapped.
+
+        Raises:
+            GuestMemoryError: a range of either is not RAM.
+        """
+        data, at, pieces = source.gather(ranges), 0, []
+        for paddr, length in target:
+            pieces.append((paddr, data[at : at + length]))
+            at += length
+        self.write_pieces(pieces)
+        return 0, 0
+
     def take_chains(self, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
         """Takes chains that the guest offers; see `Engine.take_chains`."""
         return take_chains(self, rings, wanted)

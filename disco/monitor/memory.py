@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from disco._engine import Chain, Engine, Rings
 from disco.devices.bus import GuestMemory, GuestMemoryError, Range
@@ -13,6 +14,8 @@ from disco.monitor.placement import Fault, FirstTouch, HostFault, PlacementPolic
 
 #: Page faults that a policy answers at once if it always gives the same answer: 1 MiB.
 PAGES_IN_ADVANCE = 256
+
+T = TypeVar("T")
 
 
 class Pages:
@@ -151,10 +154,34 @@ class VmMemory(GuestMemory):
 
     def write_pieces(self, pieces: Sequence[tuple[int, bytes]]) -> None:
         """Stores all pieces or none. Raises `GuestMemoryError` and `MemoryExhausted`."""
+        self._storing(lambda: self._engine.write_pieces(self.vm, pieces))
+
+    def check(self, ranges: Sequence[Range]) -> None:
+        """Raises `GuestMemoryError` if a range is not RAM."""
+        try:
+            self._engine.check_ram(self.vm, ranges)
+        except IndexError as error:
+            raise _outside(error) from None
+
+    def copy_from(
+        self,
+        source: GuestMemory,
+        ranges: Sequence[Range],
+        target: Sequence[Range],
+        *,
+        remap: bool = False,
+    ) -> tuple[int, int]:
+        """In one call of the engine. Raises `GuestMemoryError` and `MemoryExhausted`."""
+        if not isinstance(source, VmMemory):
+            return super().copy_from(source, ranges, target, remap=remap)
+        other = source.vm
+        return self._storing(lambda: self._engine.transfer(other, ranges, self.vm, target, remap))
+
+    def _storing(self, store: Callable[[], T]) -> T:
+        """Does it, with the pages that are in the way made writable first."""
         while True:
             try:
-                self._engine.write_pieces(self.vm, pieces)
-                return
+                return store()
             except KeyError as error:  # nothing was written; it names the pages in the way
                 for ppn in error.args[0]:
                     self._make_writable(ppn)

@@ -99,6 +99,7 @@ class Monitor(Closing):
         scheduler: SchedulingPolicy | None = None,
         overcommit: bool = False,
         disk_cache_mib: int | None = None,
+        remap_frames: bool = False,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """Builds the machine.
@@ -111,6 +112,7 @@ class Monitor(Closing):
                 finds no page left is stopped.
             disk_cache_mib: how much of the machine's memory the disk cache may have, in MiB, mapped by
                 VMs or not; 0: there is none; None: half of the machine.
+            remap_frames: map whole pages that one VM sends to another into both, rather than copy them.
             warn: gets what a user should know though the run goes on.
 
         Raises:
@@ -120,6 +122,7 @@ class Monitor(Closing):
         self.vms: list[VirtualMachine] = []
         self.clock = Clock()
         self._overcommit = overcommit
+        self._remap_frames = remap_frames
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
         self.disk_cache = DiskCache(
@@ -251,7 +254,7 @@ class Monitor(Closing):
 
         member = self.subnet.join(name, deliver, nat=nat)
         opened.callback(self.subnet.leave, member)
-        card = VirtioNet(link=member.link, send=send)
+        card = VirtioNet(link=member.link, send=send, remap=self._remap_frames)
         return NetworkPlace(member=member, card=card)
 
     def _add(self, config: VmConfig, software: Software) -> VirtualMachine:
@@ -437,6 +440,7 @@ class Monitor(Closing):
         if vm.board.ending != "reset":
             self._end(vm, Status.HALTED)
         elif vm.config.restart_on_reset:
+            self.subnet.settle()
             vm.restart()
         else:
             self._end(vm, Status.RESET)
@@ -455,6 +459,7 @@ class Monitor(Closing):
         self._end(vm, Status.STOPPED, GuestStopped(vm=vm.name, vcpu=vcpu, pc=pc, cause=cause))
 
     def _end(self, vm: VirtualMachine, status: Status, error: DiscoError | None = None) -> None:
+        self.subnet.settle()
         now = self.footprint()
         if self.fullest is None or _size(now) > _size(self.fullest):
             self.fullest = now

@@ -75,10 +75,10 @@ class NetworkPlace:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Frames and bytes each way, whole pages among what was sent, and the frames that went nowhere."""
+        """Frames and bytes each way, what became of whole pages received, and the frames that went nowhere."""
         return {
             **asdict(self.member.traffic),
-            "whole_pages_copied": self.card.whole_pages_copied,
+            **asdict(self.card.account),
             "frames_dropped": self.card.frames_dropped,
         }
 

@@ -5,6 +5,9 @@ other side puts together again. So a frame carries a note of what is still to do
 TCP data into segments. A receiver that agreed to do so takes it as it is; for any other `finished` and
 `segments` do it here.
 
+Most of a long frame can stay where its sender has it (`Rest`) until it is known who gets it, so that it goes
+from guest to guest without a stop here.
+
 The note has the fields of `virtio_net_hdr` (Virtual I/O Device 1.2, section 5.1.6), already checked:
 what it points at lies in the frame.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from disco.network import packets
 from disco.network.packets import ETHERNET_BYTES
@@ -59,22 +62,58 @@ class Offload(NamedTuple):
 NOTHING_LEFT = Offload()
 
 
+class Rest(Protocol):
+    """The end of a frame, where its sender has it: good until VMs run again, and after `settle` for ever."""
+
+    @property
+    def length(self) -> int:
+        """Its size in bytes."""
+
+    def read(self) -> bytes:
+        """A copy of it."""
+
+    def settle(self) -> None:
+        """Keeps a copy, and no longer needs the sender."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Ethernet header and payload, without the check sequence; 14 bytes at least."""
+    """Ethernet header and payload, without the check sequence; 14 bytes at least.
 
-    data: bytes
+    Attributes:
+        head: its beginning, all headers that a service or a switch may ask for.
+        offload: what is left to do.
+        rest: what follows `head`, if that is not all.
+    """
+
+    head: bytes
     offload: Offload = NOTHING_LEFT
+    rest: Rest | None = None
+
+    @property
+    def data(self) -> bytes:
+        """All of it; a copy if it is not all here."""
+        return self.head if self.rest is None else self.head + self.rest.read()
+
+    @property
+    def length(self) -> int:
+        """Its size in bytes."""
+        return len(self.head) + (0 if self.rest is None else self.rest.length)
+
+    def settle(self) -> None:
+        """From here on it does not matter what becomes of its sender."""
+        if self.rest is not None:
+            self.rest.settle()
 
     @property
     def destination(self) -> bytes:
         """Link-level address of whom it is for."""
-        return self.data[:6]
+        return self.head[:6]
 
     @property
     def source(self) -> bytes:
         """Link-level address of who says to have sent it."""
-        return self.data[6:12]
+        return self.head[6:12]
 
 
 def finished(frame: Frame) -> Frame:
@@ -82,11 +121,12 @@ def finished(frame: Frame) -> Frame:
     offload = frame.offload
     if not offload.needs_checksum:
         return frame
-    total = packets.checksum(frame.data[offload.checksum_start :])
+    whole = frame.data
+    total = packets.checksum(whole[offload.checksum_start :])
     at = offload.checksum_start + offload.checksum_offset
     # 0 and 0xffff are the same sum, and in UDP 0 means that there is none.
     field = (total or 0xFFFF).to_bytes(2, "big")
-    data = frame.data[:at] + field + frame.data[at + 2 :]
+    data = whole[:at] + field + whole[at + 2 :]
     return Frame(data, offload._replace(needs_checksum=False))
 
 

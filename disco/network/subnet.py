@@ -159,6 +159,10 @@ class Subnet:
         if self._switch.has_waiting:
             self._switch.deliver(before=now)
 
+    def settle(self) -> None:
+        """Before a VM's memory goes away: what it has sent is copied."""
+        self._switch.settle()
+
     def capture(self, path: Path) -> Capture:
         """Writes every frame from now on to a pcapng file at `path`, until the capture is closed.
 

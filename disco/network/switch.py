@@ -12,7 +12,7 @@ have goes to every port but the sender's.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -86,6 +86,7 @@ class Switch:
         self._owners: dict[bytes, Port] = {}
         self._learned: dict[bytes, Port] = {}
         self._waiting: list[_Waiting] = []
+        self._leaving: deque[_Waiting] = deque()
 
     @property
     def has_waiting(self) -> bool:
@@ -112,28 +113,35 @@ class Switch:
 
     def send(self, port: Port, frame: Frame, *, cycle: int, only: Port | None = None) -> None:
         """Takes a frame from a port; `only`: it goes nowhere else, whatever address it bears."""
-        if len(frame.data) < ETHERNET_BYTES or frame.source[0] & 1:
+        if frame.length < ETHERNET_BYTES or frame.source[0] & 1:
             port.traffic.frames_malformed += 1
             return
         self._waiting.append(_Waiting(cycle, port, frame, only))
 
     def deliver(self, *, before: int) -> None:
         """Delivers every frame that was sent before that cycle."""
-        ready = sorted((w for w in self._waiting if w.cycle < before), key=lambda one: one.order)
+        ready = [one for one in self._waiting if one.cycle < before]
         self._waiting = [one for one in self._waiting if one.cycle >= before]
-        for one in ready:
-            self._forward(one)
+        self._leaving.extend(sorted(ready, key=lambda one: one.order))
+        while self._leaving:
+            self._forward(self._leaving.popleft())
+        self.settle()
+
+    def settle(self) -> None:
+        """What waits is copied: VMs are about to run, or a sender's memory goes away."""
+        for one in (*self._leaving, *self._waiting):
+            one.frame.settle()
 
     def _forward(self, one: _Waiting) -> None:
         sender, frame = one.sender, one.frame
         sender.traffic.frames_sent += 1
-        sender.traffic.bytes_sent += len(frame.data)
+        sender.traffic.bytes_sent += frame.length
         if self.watch is not None:
             self.watch(sender, frame, one.cycle)
         self._learn(sender, frame.source)
         for port in self._receivers(one):
             port.traffic.frames_received += 1
-            port.traffic.bytes_received += len(frame.data)
+            port.traffic.bytes_received += frame.length
             port.deliver(frame)
 
     def _receivers(self, one: _Waiting) -> list[Port]:

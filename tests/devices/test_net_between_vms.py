@@ -96,6 +96,71 @@ def test_what_a_vm_sent_last_arrives_though_it_has_ended(monitor):
     assert receiver.received()[0].endswith(b"farewell")
 
 
+PAGES = 0x70_0000  # where a sender has whole pages
+
+
+@pytest.fixture(params=[False, True], ids=["copied", "remapped"])
+def pair(request, tmp_path):
+    """A monitor, the drivers of its two VMs, and whether it remaps pages."""
+    machine = Machine(nodes=2, cpus=2, memory_mib_per_node=32)
+    with Monitor(machine, remap_frames=request.param) as monitor:
+        kernel = guest(tmp_path, "loop", LOOP_WITH_INTERRUPTS_OFF)
+        for name in ("a", "b"):
+            monitor.create_vm(name, kernel=kernel, memory_mib=8, network=True).boot()
+        yield monitor, *(GuestDriver(vm) for vm in monitor.vms), request.param
+
+
+def _send_pages(sender: GuestDriver, link: bytes, data: bytes) -> bytes:
+    """Announces a frame whose data lie in whole pages, behind a header in a buffer of its own; the header."""
+    head = (link + sender.vm.network.member.link).ljust(66, b"h")
+    sender.ram.write(BUFFERS + 0x10_0000, PLAIN + head)
+    sender.ram.write(PAGES, data)
+    sender.transmit.submit([(BUFFERS + 0x10_0000, len(PLAIN + head)), (PAGES, len(data))], [])
+    sender.mmio.posted([PostedWrite(0, 0x50, 4, 1)])
+    sender.transmit.collect()
+    return head
+
+
+def _received(driver: GuestDriver) -> tuple[bytes, list[int]]:
+    """The bytes of the one frame that came, and where each of its buffers is."""
+    heads = driver.receive.collect()
+    places = [BUFFERS + 0x1000 * slot for slot in range(len(heads))]
+    parts = [driver.ram.read(at, size) for at, size in zip(places, heads.values(), strict=True)]
+    return b"".join(parts)[HEADER.size :], places
+
+
+def test_pages_of_a_frame_are_mapped_or_copied_and_writes_of_one_end_do_not_reach_the_other(pair):
+    monitor, sender, receiver, is_remapped = pair
+    data = random.Random(5).randbytes(3 * 4096)
+    head = _send_pages(sender, receiver.vm.network.member.link, data)
+    monitor.run(seconds=0.001)
+    got, places = _received(receiver)
+    assert got == head + data
+    account = receiver.vm.network.card.account
+    assert (account.pages_remapped, account.pages_copied_by_choice) == (
+        (3, 0) if is_remapped else (0, 3)
+    )
+    ours, theirs = (vm.pmap["mpn"] for vm in (sender.vm, receiver.vm))
+    same = [ours[PAGES // 4096 + n] == theirs[places[1 + n] // 4096] for n in range(3)]
+    assert same == [is_remapped] * 3
+    sender.ram.write(PAGES, b"sender")
+    receiver.ram.write(places[2] + 8, b"receiver")
+    assert receiver.ram.read(places[1], 4096) == data[:4096]
+    assert sender.ram.read(PAGES + 4096, 4096) == data[4096:8192]
+    assert sender.ram.read(PAGES, 6) == b"sender"
+    assert receiver.ram.read(places[2] + 8, 8) == b"receiver"
+
+
+def test_pages_that_a_vm_sent_last_arrive_though_it_has_ended(pair):
+    monitor, sender, receiver, _ = pair
+    data = random.Random(6).randbytes(2 * 4096)
+    head = _send_pages(sender, receiver.vm.network.member.link, data)
+    monitor._end(sender.vm, Status.CLOSED)
+    monitor.run(seconds=0.001)
+    assert _received(receiver)[0] == head + data
+    assert receiver.vm.network.card.account.pages_copied_late == 2
+
+
 def test_two_vms_whose_names_differ_in_case_only_cannot_both_be_on_the_subnet(monitor, tmp_path):
     kernel = guest(tmp_path, "loop", LOOP_WITH_INTERRUPTS_OFF)
     with pytest.raises(ConfigError, match="VM 'A': on the subnet"):

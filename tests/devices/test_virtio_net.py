@@ -8,7 +8,7 @@ import struct
 import pytest
 from virtio_driver import Driver
 
-from disco.devices.virtio import net
+from disco.devices.virtio import fragments, net
 from disco.devices.virtio.net import HEADER, MTU_BYTES, VirtioNet
 from disco.errors import DeviceError
 from disco.network.frame import FRAME_BYTES_MAX, GSO_TCPV4, Frame, Offload
@@ -170,16 +170,17 @@ def test_nothing_waits_for_a_guest_without_a_driver_or_with_the_link_down():
     ],
 )
 def test_whole_pages_of_a_buffer_are_counted(paddr, length, expected):
-    assert net.whole_pages(paddr, length) == expected
+    assert fragments.whole_pages(paddr, length) == expected
 
 
-def test_whole_pages_that_a_guest_sends_are_counted_as_copied():
+def test_whole_pages_that_a_guest_sends_are_counted():
     card = Card()
     header = [(0x1F000, len(PLAIN)), (0x1F100, 54)]
     card.transmit.submit([*header, (0x30000, 8192), (0x33000, 100)], [])
     card.transmit.notify()
     card.driver.finish_round()
-    assert card.net.whole_pages_copied == 2
+    ((sent, _),) = card.sent
+    assert sent.rest.pages_whole == 2
 
 
 def tcp_header(*, start: int, offset: int, segment: int, gso: int = GSO_TCPV4) -> bytes:
@@ -297,3 +298,95 @@ def test_chains_put_back_are_yielded_again():
     heads = [chain.head for chain in queue.chains()]
     queue.untake(2)
     assert [chain.head for chain in queue.chains()] == heads != []
+
+
+# Frames whose rest stays with the sender until it is known who gets them.
+
+PAGE = 4096
+PAGES_AT = 0x30000
+
+
+def lent_frame(card: Card, head: bytes, *pages: tuple[int, int]) -> Frame:
+    """What comes out of a card whose guest sends `head` and then these ranges."""
+    card.driver.ram.write(0x1F000, PLAIN + head)
+    card.transmit.submit([(0x1F000, len(PLAIN + head)), *pages], [])
+    card.transmit.notify()
+    card.driver.finish_round()
+    card.transmit.collect()
+    return card.sent[-1][0]
+
+
+def filled(card: Card, *, seed: int, length: int = 16 * PAGE) -> None:
+    card.driver.ram.write(PAGES_AT, random.Random(seed).randbytes(length))
+
+
+@pytest.mark.parametrize("before", [0, 100])
+def test_whole_pages_of_a_frame_begin_with_a_buffer_of_their_own(before):
+    sender, receiver = Card(), Card()
+    filled(sender, seed=1)
+    head = frame(66).data
+    one = lent_frame(sender, head, (PAGES_AT + PAGE - before, before + 2 * PAGE + 7))
+    data = one.data
+    places = receiver.offer(PAGE, PAGE, PAGE, PAGE)
+    receiver.net.deliver(one)
+    parts = receiver.received(places)
+    assert [len(part) for part in parts] == [12 + 66 + before, PAGE, PAGE, 7]
+    assert HEADER.unpack(parts[0][:12])[-1] == 4
+    assert b"".join(parts)[12:] == data
+
+
+def test_a_frame_that_fits_only_without_a_gap_is_not_lost():
+    sender, receiver = Card(), Card(size=4)
+    filled(sender, seed=2)
+    one = lent_frame(sender, frame(66).data, (PAGES_AT, 3 * PAGE + 1000))
+    data = one.data
+    places = receiver.offer(PAGE, PAGE, PAGE, PAGE)
+    receiver.net.deliver(one)
+    assert b"".join(receiver.received(places))[12:] == data
+    assert receiver.net.frames_dropped == 0
+
+
+def test_frames_arrive_whole_however_both_ends_cut_their_buffers():
+    rng = random.Random(7)
+    for seed in range(60):
+        sender, receiver = Card(), Card(size=32)
+        filled(sender, seed=seed)
+        ranges, at = [], PAGES_AT
+        for _ in range(rng.randint(1, 5)):
+            at = (at + PAGE - 1) // PAGE * PAGE if rng.random() < 0.7 else at + rng.randint(0, 999)
+            length = rng.choice([PAGE, 2 * PAGE, rng.randint(1, 5000)])
+            ranges.append((at, length))
+            at += length
+        one = lent_frame(sender, frame(rng.choice([54, 66, 300])).data, *ranges)
+        data = one.data
+        if rng.random() < 0.5:
+            one.settle()
+            filled(sender, seed=seed + 1000)  # its sender has the buffers back
+        places = receiver.offer(
+            *[rng.choice([PAGE, 1536, rng.randint(200, PAGE)]) for _ in range(31)]
+        )
+        receiver.net.deliver(one)
+        parts = receiver.received(places)
+        assert HEADER.unpack(parts[0][:12])[-1] == len(parts)
+        assert b"".join(parts)[12:] == data
+
+
+def test_a_buffer_that_is_no_ram_stops_its_sender_before_anything_is_sent():
+    card = Card()
+    card.transmit.submit([(0x1F000, 78), (PAGES_AT, PAGE), (1 << 40, PAGE)], [])
+    card.transmit.notify()
+    with pytest.raises(DeviceError, match="buffer: physical range 0x10000000000"):
+        card.driver.finish_round()
+    assert card.sent == []
+
+
+def test_a_frame_that_waits_is_a_copy():
+    sender, receiver = Card(), Card()
+    filled(sender, seed=3)
+    one = lent_frame(sender, frame(66).data, (PAGES_AT, 2 * PAGE))
+    data = one.data
+    receiver.net.deliver(one)
+    filled(sender, seed=4)
+    assert receiver.net.save().backlog == (Frame(data),)
+    assert b"".join(receiver.received(receiver.offer(PAGE, PAGE, PAGE)))[12:] == data
+    assert receiver.net.account.pages_copied_late == 2

@@ -106,3 +106,11 @@ def test_a_run_with_a_network_has_one_digest_with_any_threads_and_engine(
     done = _run(disco, "--network", "--engine", engine, "--host-threads", str(threads))
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["digest"] == run["digest"]
+
+
+def test_a_run_that_remaps_pages_has_one_digest_and_data_arrive_whole(disco, debian: Image):
+    runs = [_run(disco, "--remap-frames", "--host-threads", str(threads)) for threads in (1, 4)]
+    one, other = (json.loads(done.stdout) for done in runs)
+    assert one["digest"] == other["digest"]
+    assert f"{_md5_of_busybox(debian)}  -" in _shown(one["vms"][1])
+    assert one["vms"][1]["network"]["pages_remapped"] > 50

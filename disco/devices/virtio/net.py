@@ -21,6 +21,10 @@ What is offered, and why:
 A driver that takes less gets frames with sums and segments made here. Frames for which the guest has no
 buffers wait, up to a bound; later ones are dropped, as on a wire.
 
+Of a long frame only the head is looked at here; the rest goes from the sender's pages to the receiver's in one
+call of the engine, and begins in a buffer of its own: mergeable buffers need not be filled. Linux makes them a
+page each once long frames come, and aligned, so that pages of data are whole at both ends.
+
 What a guest's programs can put on the wire never stops its VM. What only a driver can do wrong (a chain
 without room for the header, an offload that was not agreed, one that points out of the frame) does.
 """
@@ -34,7 +38,8 @@ from dataclasses import dataclass
 
 from disco.devices.bus import SavedState, claimed_state
 from disco.devices.virtio.device import VirtioDevice
-from disco.devices.virtio.queue import Chain, Virtqueue
+from disco.devices.virtio.fragments import PAGE_BYTES, Fragments, PageAccount
+from disco.devices.virtio.queue import Chain, Virtqueue, split
 from disco.network.frame import (
     FRAME_BYTES_MAX,
     GSO_ECN,
@@ -85,9 +90,14 @@ STATUS_LINK_UP = 1
 HEADER = struct.Struct("<BBHHHHH")
 HEADER_NEEDS_CSUM = 1
 
-PAGE_BYTES = 4096
 #: 15 pages of data behind IPv4 and TCP headers with timestamps, which Linux always sends.
 MTU_BYTES = 15 * PAGE_BYTES + 20 + 32
+
+#: Ethernet and IPv4: what a buffer holds that is taken to hold all headers.
+_HEAD_BYTES_MIN = HEADER.size + 14 + 20
+_HEAD_BYTES_MAX = 256
+#: Shorter chains are taken whole: a second call of the engine costs more than such a copy.
+_WHOLE_BYTES_MAX = 2048
 
 #: What may wait for buffers of the guest.
 BACKLOG_BYTES_MAX = 4 << 20
@@ -106,28 +116,30 @@ class NetState(SavedState):
     backlog: tuple[Frame, ...]
 
 
-def whole_pages(paddr: int, length: int) -> int:
-    """How many aligned pages lie in a buffer as a whole."""
-    first = -(-paddr // PAGE_BYTES)
-    return max((paddr + length) // PAGE_BYTES - first, 0)
-
-
 class VirtioNet(VirtioDevice):
     """A network card. `deliver` gives it a frame for the guest, `send` gets those of the guest.
 
     Attributes:
-        whole_pages_copied: whole aligned pages among what the guest has sent. All of it is copied; these are
-            what could be mapped into the receiver instead.
+        account: what became of the whole pages in frames that other VMs have sent to this one.
         frames_dropped: frames for the guest that it got no chance to take: no room to wait, link down.
     """
 
     device_id = DEVICE_ID
     queue_sizes_max = (QUEUE_SIZE_MAX, QUEUE_SIZE_MAX)
 
-    def __init__(self, *, link: bytes, send: Callable[[Frame, int], None]) -> None:
-        """`link` is its address, 6 bytes; `send` takes a frame and the cycle of its announcement."""
+    def __init__(
+        self, *, link: bytes, send: Callable[[Frame, int], None], remap: bool = False
+    ) -> None:
+        """Plugged in.
+
+        Args:
+            link: its address, 6 bytes.
+            send: takes a frame and the cycle of its announcement.
+            remap: map whole pages of frames into both VMs where their buffers allow it, rather than copy.
+        """
         super().__init__(features=FEATURES)
-        self.whole_pages_copied = 0
+        self.account = PageAccount()
+        self._remap = remap
         self.frames_dropped = 0
         self._link = link
         self._send = send
@@ -165,12 +177,13 @@ class VirtioNet(VirtioDevice):
                     f"chain {chain.head} has {chain.readable_bytes} readable bytes;"
                     f" a header of {HEADER.size} and a frame of up to {FRAME_BYTES_MAX} are possible"
                 )
-            data = queue.gather(chain.readable)
+            head, rest = split(chain.readable, _head_bytes(chain))
+            data = queue.gather(head)
             offload = self._offload(queue, chain, data[: HEADER.size], length)
+            frame = Frame(data[HEADER.size :], offload, queue.lend(rest) if rest else None)
             queue.complete(chain, 0)
-            self.whole_pages_copied += sum(whole_pages(*one) for one in chain.readable)
             if self._is_link_up:
-                self._send(Frame(data[HEADER.size :], offload), self.notified_cycle)
+                self._send(frame, self.notified_cycle)
 
     def _offload(self, queue: Virtqueue, chain: Chain, header: bytes, length: int) -> Offload:
         """What the header leaves to do, checked against the features and the frame."""
@@ -209,12 +222,14 @@ class VirtioNet(VirtioDevice):
             self.frames_dropped += 1
             return
         for part in self._fitted(frame):
-            if self._backlog_bytes + len(part.data) > BACKLOG_BYTES_MAX:
+            if self._backlog_bytes + part.length > BACKLOG_BYTES_MAX:
                 self.frames_dropped += 1
             else:
                 self._backlog.append(part)
-                self._backlog_bytes += len(part.data)
+                self._backlog_bytes += part.length
         self._ask_service(RECEIVE_QUEUE)
+        if self._backlog:
+            self._backlog[-1].settle()  # the others are
 
     def _fitted(self, frame: Frame) -> list[Frame]:
         """The frame as this driver can take it."""
@@ -222,22 +237,35 @@ class VirtioNet(VirtioDevice):
         if offload.gso != GSO_NONE:
             wanted = _GUEST_GSO.get(offload.gso_kind, 0) | FEATURE_GUEST_CSUM
             wanted |= FEATURE_GUEST_ECN if offload.gso & GSO_ECN else 0
-            return segments(frame) if wanted & ~self.accepted_features else [frame]
-        return [frame if self.accepted_features & FEATURE_GUEST_CSUM else finished(frame)]
+            return self._worked_on(frame, segments) if wanted & ~self.accepted_features else [frame]
+        if not offload.needs_checksum or self.accepted_features & FEATURE_GUEST_CSUM:
+            return [frame]
+        return self._worked_on(frame, lambda one: [finished(one)])
+
+    def _worked_on(self, frame: Frame, work: Callable[[Frame], list[Frame]]) -> list[Frame]:
+        if isinstance(frame.rest, Fragments):
+            self.account.pages_copied_late += frame.rest.pages_whole
+        return work(frame)
 
     def _serve_receive(self, queue: Virtqueue) -> None:
         if not self._backlog:
             return
         is_merging = bool(self.accepted_features & FEATURE_MRG_RXBUF)
         taken: list[Chain] = []
-        room = 0
+        room = wanted = gap = 0
         for chain in queue.chains():
             taken.append(chain)
             room += self._room(queue, chain)
-            if not is_merging or len(taken) == queue.size:
+            if len(taken) == 1:
+                gap = _gap(self._backlog[0], chain) if is_merging else 0
+                wanted = HEADER.size + self._backlog[0].length + gap
+            if room < wanted:
+                if is_merging and len(taken) < queue.size:
+                    continue
+                gap = 0
                 self._drop_longer_than(room - HEADER.size)
-            if self._backlog and len(self._backlog[0].data) <= room - HEADER.size:
-                self._fill(queue, taken)
+            if self._backlog:
+                self._fill(queue, taken, gap)
                 taken, room = [], 0
             if not self._backlog:
                 break
@@ -252,8 +280,9 @@ class VirtioNet(VirtioDevice):
             )
         return room
 
-    def _fill(self, queue: Virtqueue, chains: list[Chain]) -> None:
-        """Stores the first frame that waits over these chains, which have room."""
+    def _fill(self, queue: Virtqueue, chains: list[Chain], gap: int) -> None:
+        """Stores the first frame that waits over these chains, which have room; `gap` bytes in front of its
+        first whole page stay as they are."""
         frame = self._take_first()
         offload = frame.offload
         header = HEADER.pack(
@@ -265,21 +294,32 @@ class VirtioNet(VirtioDevice):
             offload.checksum_offset,
             len(chains),
         )
-        data, at = header + frame.data, 0
+        buffers = [buffer for chain in chains for buffer in chain.writable]
+        rest = frame.rest if isinstance(frame.rest, Fragments) else None
+        head = header + (frame.data if rest is None else frame.head)
+        queue.scatter(buffers, head)
+        if rest is not None:
+            _, behind = split(buffers, len(head))
+            if gap:
+                lead, behind = split(behind, rest.lead)
+                behind = [*lead, *split(behind, gap)[1]]
+            target, _ = split(behind, rest.length)
+            queue.store(rest, target, self.account, remap=self._remap)
+        left = HEADER.size + frame.length + gap
         for chain in chains:
-            part = data[at : at + chain.writable_bytes]
-            queue.scatter(chain.writable, part)
-            queue.complete(chain, len(part))
-            at += len(part)
+            written = min(left, chain.writable_bytes)
+            left -= written
+            queue.complete(chain, written - gap)
+            gap = 0
 
     def _take_first(self) -> Frame:
         frame = self._backlog.popleft()
-        self._backlog_bytes -= len(frame.data)
+        self._backlog_bytes -= frame.length
         return frame
 
     def _drop_longer_than(self, length: int) -> None:
         """Drops the first frames that wait, as long as they are longer than any room the guest has."""
-        while self._backlog and len(self._backlog[0].data) > length:
+        while self._backlog and self._backlog[0].length > length:
             self._take_first()
             self.frames_dropped += 1
 
@@ -287,11 +327,34 @@ class VirtioNet(VirtioDevice):
 
     def save(self) -> NetState:
         return NetState(
-            version=STATE_VERSION, is_link_up=self._is_link_up, backlog=tuple(self._backlog)
+            version=STATE_VERSION,
+            is_link_up=self._is_link_up,
+            backlog=tuple(Frame(one.data, one.offload) for one in self._backlog),
         )
 
     def restore(self, state: object) -> None:
         saved = claimed_state(state, NetState, version=STATE_VERSION, device="virtio-net")
         self._is_link_up = saved.is_link_up
         self._backlog = deque(saved.backlog)
-        self._backlog_bytes = sum(len(frame.data) for frame in saved.backlog)
+        self._backlog_bytes = sum(frame.length for frame in saved.backlog)
+
+
+def _head_bytes(chain: Chain) -> int:
+    """How much of a chain to look at: its first buffers, if they end where headers may end, else some bytes."""
+    if chain.readable_bytes <= _WHOLE_BYTES_MAX:
+        return chain.readable_bytes
+    at = 0
+    for _, length in chain.readable:
+        at += length
+        if at >= _HEAD_BYTES_MIN:
+            break
+    return min(at, _HEAD_BYTES_MAX)
+
+
+def _gap(frame: Frame, first: Chain) -> int:
+    """What to leave unused in the first chain so that whole pages of a frame begin with the second: there they
+    may be whole too, and the guest copies them on by aligned words."""
+    rest = frame.rest
+    if not isinstance(rest, Fragments) or not rest.pages_whole:
+        return 0
+    return max(first.writable_bytes - HEADER.size - len(frame.head) - rest.lead, 0)

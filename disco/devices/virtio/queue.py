@@ -25,6 +25,7 @@ from typing import NoReturn, TypeVar
 from disco._engine import Chain as Chain  # what devices get from a queue
 from disco._engine import Rings
 from disco.devices.bus import GuestMemory, GuestMemoryError, Range
+from disco.devices.virtio.fragments import Fragments, PageAccount
 from disco.errors import DeviceError
 
 DESCRIPTOR_BYTES = 16
@@ -202,6 +203,27 @@ class Virtqueue:
             pieces.append((paddr, part))
             at += len(part)
         self._write(pieces, "buffer")
+
+    def lend(self, ranges: Sequence[Range]) -> Fragments:
+        """The bytes of `ranges` where they are, until VMs run again."""
+        try:
+            return Fragments(self._memory, ranges)
+        except GuestMemoryError as error:
+            self._refuse_place(error, "buffer")
+
+    def store(
+        self,
+        fragments: Fragments,
+        target: Sequence[Range],
+        account: PageAccount,
+        *,
+        remap: bool,
+    ) -> None:
+        """Stores what another VM has lent over `target`, which is as long; see `Fragments.store`."""
+        try:
+            fragments.store(self._memory, target, account, remap=remap)
+        except GuestMemoryError as error:
+            self._refuse_place(error, "buffer")
 
     def refuse(self, cause: str) -> NoReturn:
         """Raises the `DeviceError` that stops this VM."""

@@ -304,6 +304,28 @@ impl Engine {
         self.monitor.write_pieces(vm, &pieces).map_err(to_py)
     }
 
+    fn check_ram(&mut self, vm: u32, ranges: Vec<(u64, u64)>) -> PyResult<()> {
+        ranges
+            .iter()
+            .try_for_each(|(paddr, bytes)| self.monitor.check_ram(vm, PhysAddr(*paddr), *bytes))
+            .map_err(to_py)
+    }
+
+    fn transfer(
+        &mut self,
+        vm: u32,
+        source: Vec<(u64, u64)>,
+        to: u32,
+        target: Vec<(u64, u64)>,
+        remap: bool,
+    ) -> PyResult<(usize, usize)> {
+        let physical = |ranges: Vec<(u64, u64)>| -> Vec<(PhysAddr, u64)> {
+            ranges.into_iter().map(|(paddr, bytes)| (PhysAddr(paddr), bytes)).collect()
+        };
+        let done = self.monitor.transfer(vm, &physical(source), to, &physical(target), remap).map_err(to_py)?;
+        Ok((done.pages_whole, done.pages_remapped))
+    }
+
     fn take_chains(
         &mut self,
         py: Python<'_>,

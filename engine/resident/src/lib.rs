@@ -37,4 +37,4 @@ pub mod vm;
 pub use costs::Costs;
 pub use counters::Counters;
 pub use event::{Event, StopCause};
-pub use monitor::{EngineKind, Footprint, Monitor, MonitorConfig, MonitorError};
+pub use monitor::{EngineKind, Footprint, Monitor, MonitorConfig, MonitorError, Transferred};

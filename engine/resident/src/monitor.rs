@@ -17,10 +17,12 @@ mod pages;
 mod plan;
 mod rounds;
 mod sharing;
+mod transfer;
 
 pub use config::{EngineKind, MonitorConfig};
 pub use error::MonitorError;
 pub use footprint::{Footprint, Use};
+pub use transfer::Transferred;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

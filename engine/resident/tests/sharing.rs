@@ -1,7 +1,7 @@
 //! Pages of the disk cache under random operations, while guests of several VMs hammer what they map.
 //!
-//! Between short runs pages are cached, mapped in place of VMs' pages, given up, written from outside and taken
-//! away. Each guest compares its memory with a copy of its own and stops at a difference; the content of
+//! Between short runs pages are cached, mapped in place of VMs' pages, given up, sent from VM to VM, written from
+//! outside and taken away. Each guest compares its memory with a copy of its own and stops at a difference; the content of
 //! cached pages must stay as it was, whoever maps them; the tables must agree, and no TLB may allow a store to a
 //! shared page. All of it is the same with any number of host threads.
 
@@ -103,8 +103,9 @@ impl World {
         let vm = self.random.below(VMS as usize) as u32;
         let page = self.some_page(vm);
         let shadow = SHADOWS + 8 * u64::from(page - HAMMERED);
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 | 1 => self.fill(),
+            8 | 9 => self.transfer(vm, page),
             2..=4 => {
                 let known: Vec<(Mpn, u64)> = self.cached.iter().map(|(mpn, value)| (*mpn, *value)).collect();
                 if known.is_empty() {
@@ -134,6 +135,24 @@ impl World {
                 self.store(vm, shadow, value);
             }
         }
+    }
+
+    /// Sends a page of another VM, which that guest compares with its copy as before.
+    fn transfer(&mut self, to: u32, page: u32) {
+        let from = (to + 1 + self.random.below(VMS as usize - 1) as u32) % VMS;
+        let sent = self.some_page(from);
+        let whole = |page: u32| [(PhysAddr(u64::from(page) * PAGE_BYTES), PAGE_BYTES)];
+        let remap = self.random.chance(80);
+        while let Err(error) = self.monitor.transfer(from, &whole(sent), to, &whole(page), remap) {
+            let MonitorError::NotPresent { vm, pages } = error else { panic!("{error}") };
+            for page in pages {
+                let is_shared = self.monitor.is_shared(vm, page).unwrap();
+                self.provide(vm, page, 0, is_shared);
+            }
+        }
+        let shadow = |page: u32| SHADOWS + 8 * u64::from(page - HAMMERED);
+        let value = guest::load_dwords(&mut self.monitor, from, shadow(sent), 1)[0];
+        self.store(to, shadow(page), value);
     }
 
     fn fill(&mut self) {

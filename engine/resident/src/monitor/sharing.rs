@@ -90,7 +90,7 @@ impl Monitor {
         Ok(())
     }
 
-    fn map_shared(&mut self, vm: u32, ppn: Ppn, mpn: Mpn) -> Result<()> {
+    pub(super) fn map_shared(&mut self, vm: u32, ppn: Ppn, mpn: Mpn) -> Result<()> {
         let pmap = &self.vm(vm)?.pmap;
         let old = pmap.row(ppn);
         let had_page = old.state().has_page();
