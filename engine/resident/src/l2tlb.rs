@@ -56,8 +56,8 @@ impl Origin {
 pub const SLOTS: usize = 64;
 const WAYS: usize = 4;
 const PAIR_BYTES: usize = 2 * PAGE_BYTES as usize;
-/// More pairs than this are not looked for one by one: an entry of larger pages than 1 MiB.
-const PAIRS_MAX: u64 = 256;
+/// More pairs than this are not looked for one by one: an entry of larger pages than 1 MiB. They make a region.
+const PAIRS_MAX: u64 = (1 << REGION_SHIFT) / PAIR_BYTES as u64;
 
 /// The bits of an address that name its pair. A guest writes 32-bit kernel addresses sign-extended, EntryHi
 /// drops bits 61:40 of them: both are one pair.
@@ -103,7 +103,13 @@ pub struct L2Tlb {
     next_way: usize,
     /// An entry of a guest slot is alive while its epoch is that of its slot.
     slot_epochs: [u32; SLOTS],
+    /// A bit for each hash of 2 MiB of addresses: clear if no entry of the guest's can be there.
+    guest_regions: [u64; REGIONS / 64],
 }
+
+/// Bits for regions, a power of two.
+const REGIONS: usize = 1024;
+const REGION_SHIFT: u32 = 21;
 
 impl L2Tlb {
     /// A table of `entries` entries: a power of two from 4 up, or 0 for none.
@@ -117,7 +123,16 @@ impl L2Tlb {
             set_mask: (entries / WAYS).saturating_sub(1),
             next_way: 0,
             slot_epochs: [0; SLOTS],
+            guest_regions: [0; REGIONS / 64],
         }
+    }
+
+    /// Word and bit of the region around an address.
+    #[inline]
+    fn region(vaddr: u64) -> (usize, u64) {
+        let region = pair_of(vaddr) >> REGION_SHIFT;
+        let place = (region ^ region >> 10) as usize % REGIONS;
+        (place / 64, 1 << (place % 64))
     }
 
     /// Whether a table can have that many entries.
@@ -166,7 +181,12 @@ impl L2Tlb {
         if self.entries.is_empty() {
             return;
         }
-        let epoch = if entry.origin.is_guest() { self.slot_epochs[usize::from(entry.origin.0)] } else { 0 };
+        let mut epoch = 0;
+        if entry.origin.is_guest() {
+            epoch = self.slot_epochs[usize::from(entry.origin.0)];
+            let (word, bit) = Self::region(entry.vpn2);
+            self.guest_regions[word] |= bit;
+        }
         let set = self.set(entry.vpn2);
         let ways = &self.entries[set..set + WAYS];
         let same =
@@ -208,6 +228,10 @@ impl L2Tlb {
         if pairs > PAIRS_MAX {
             return self.drop_guest();
         }
+        let (word, bit) = Self::region(vaddr);
+        if pairs > 1 && self.guest_regions[word] & bit == 0 {
+            return;
+        }
         (0..pairs).for_each(|pair| _ = self.drop_pair(vaddr + pair * PAIR_BYTES as u64, asid));
     }
 
@@ -221,6 +245,7 @@ impl L2Tlb {
         for epoch in &mut self.slot_epochs {
             *epoch = epoch.wrapping_add(1);
         }
+        self.guest_regions.fill(0);
     }
 
     /// Drops everything.
@@ -260,5 +285,36 @@ impl L2Tlb {
     /// Entries that could answer now, for tests and for looking.
     pub fn alive(&self) -> impl Iterator<Item = &L2Entry> {
         self.entries.iter().filter(|entry| entry.vpn2 != L2Entry::EMPTY.vpn2 && self.is_alive(entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_range_that_is_dropped_is_left_and_nothing_else_is_lost() {
+        let mut random = 1u64;
+        let mut next = |bound: u64| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) % bound
+        };
+        for large in [0x2_0000, 0x20_0000, 0x80_0000] {
+            let mut l2tlb = L2Tlb::new(4096);
+            for _ in 0..200 {
+                let vaddr = next(8) << 30 | next(1 << 11) << 13;
+                let origin = if next(4) == 0 { Origin::KERNEL } else { Origin::slot(next(64) as usize) };
+                let frame = entry_lo::frame(next(1 << 30) << 12) | entry_lo::V;
+                l2tlb.insert(L2Entry::new(vaddr, Asid(1), false, origin, [frame; 2]));
+                let first = (next(8) << 30 | next(1 << 24)) & !(large - 1);
+                let of_range =
+                    |entry: &L2Entry| entry.origin.is_guest() && (first..first + large).contains(&entry.vpn2);
+                let others = l2tlb.alive().filter(|entry| !of_range(entry)).count();
+                l2tlb.drop_range(first, large, Some(Asid(1)));
+                assert_eq!(l2tlb.alive().filter(|entry| of_range(entry)).count(), 0);
+                let left = l2tlb.alive().count();
+                assert!(left == others || large > 0x20_0000, "{left} of {others}");
+            }
+        }
     }
 }
