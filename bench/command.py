@@ -24,7 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from bench import debian, disks, figures, kernels, plot, profile, qemu, sides, table
+from bench import debian, disks, figures, kernels, network, plot, profile, qemu, sides, table
 from bench.figures import Figures, Goal
 from bench.programs import Programs
 from bench.session import DISCO, QEMU, BenchError, Run, Session, check
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> Options:
     """Options from words; ends the program with a message if they are wrong."""
-    names = (*kernels.names(), *debian.names(), *disks.names())
+    names = (*kernels.names(), *debian.names(), *disks.names(), *network.names())
     parser = argparse.ArgumentParser(
         prog="bench/run.py",
         description="How fast guests run under Disco, beside QEMU on the same work.",
@@ -158,6 +158,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
         *kernels.names(),
         *debian.default_names(is_quick=given.quick),
         *disks.names(),
+        *network.names(),
     )
     unknown = [row for row in given.rows if row not in names]
     if unknown:
@@ -241,7 +242,7 @@ def _sessions(
     if not (options.only_disco or options.profile or qemu.is_there()):
         console.print(f"{qemu.HOW_TO_GET_IT}; without it Disco runs alone")
     yield from kernels.sessions(folder, is_quick=options.is_quick, wanted=options.rows)
-    if not set(options.rows) & {*debian.names(), *disks.names()}:
+    if not set(options.rows) & {*debian.names(), *disks.names(), *network.names()}:
         return
     try:
         image = images.build("default", progress=console.print)
@@ -257,6 +258,7 @@ def _sessions(
         yield from disks.sessions(
             system, is_quick=options.is_quick, wanted=options.rows, say=console.print
         )
+        yield from network.sessions(system, is_quick=options.is_quick, wanted=options.rows)
     except (ImageError, BenchError) as error:
         results.failures.append(f"rows with Debian are left out: {error}")
 

@@ -54,6 +54,7 @@ def run(
     disk: str | None,
     ready: str,
     guests: int,
+    has_network: bool,
     vcpus: int,
     memory_mib: int,
     cpus: int | None,
@@ -79,6 +80,7 @@ def run(
                 append=append,
                 memory_mib=memory_mib,
                 vcpus=vcpus,
+                network=has_network,
                 disks=[DiskChoice(Path(disk), Mode.COW)] if disk else [],
             )
             Lines(vm, guest)

@@ -83,6 +83,7 @@ class Session:
         boots: what each side boots, by side; a side that is missing cannot run it.
         console: which of the board's serial lines QEMU is to listen to.
         guests: how many at once.
+        has_network: whether the guests, two of them, reach each other.
         vcpus: of each guest.
         memory_mib: of each guest.
         cpus: of the machine under Disco; None: one for each vCPU.
@@ -94,6 +95,7 @@ class Session:
     boots: Mapping[str, Boot]
     console: int = 0
     guests: int = 1
+    has_network: bool = False
     vcpus: int = 1
     memory_mib: int = 128
     cpus: int | None = None

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -43,6 +44,8 @@ _TAIL_LINES = 12
 
 #: Called with each line of a console.
 Watch = Callable[[str], None]
+#: Descriptors of the ends of a cable between guests, one a guest; none without a cable.
+Wire = Sequence[int]
 #: From a command to one that runs it.
 Wrap = Callable[[list[str]], list[str]]
 
@@ -60,8 +63,9 @@ class _Line:
 class _Processes:
     """Processes whose output is read as it comes. A context manager: leaving it ends them."""
 
-    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+    def __init__(self, commands: Sequence[Sequence[str]], wire: Wire) -> None:
         self._commands = commands
+        self._wire = wire
         self._lines: queue.Queue[_Line] = queue.Queue()
         self._processes: list[subprocess.Popen[bytes]] = []
         self.start = 0.0
@@ -71,7 +75,7 @@ class _Processes:
         try:
             with _uninterrupted():
                 for command in self._commands:
-                    self._processes.append(_started(command))
+                    self._processes.append(_started(command, self._wire))
         except BaseException:
             self._end()
             raise
@@ -129,9 +133,21 @@ class _Processes:
         self._lines.put(_Line(index, text, now, used))
 
 
-def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+@contextmanager
+def _wire(session: Session, side: str) -> Iterator[Wire]:
+    """What joins the cards of a session's two QEMUs."""
+    if not session.has_network or side != QEMU:
+        yield ()
+        return
+    one, other = socket.socketpair()
+    with one, other:
+        yield one.fileno(), other.fileno()
+
+
+def _started(command: Sequence[str], wire: Wire) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
+        pass_fds=wire,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -169,7 +185,12 @@ def run(session: Session, side: str, watch: Watch, wrap: Wrap | None = None) -> 
     Raises:
         BenchError: it did not come to one; the message has the last lines that were printed.
     """
-    commands = _COMMANDS[side](session, session.boots[side])
+    with _wire(session, side) as wire:
+        return _run(session, side, watch, wrap, wire)
+
+
+def _run(session: Session, side: str, watch: Watch, wrap: Wrap | None, wire: Wire) -> Run:
+    commands = _COMMANDS[side](session, session.boots[side], wire)
     if wrap is not None:
         commands = [wrap(command) for command in commands]
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -178,7 +199,7 @@ def run(session: Session, side: str, watch: Watch, wrap: Wrap | None = None) -> 
     end_counters: list[Mapping[str, int]] = [{}]
     open_count = len(commands)
     try:
-        with _Processes(commands) as processes:
+        with _Processes(commands, wire) as processes:
             while open_count:
                 line = processes.next()
                 if line.text is None:
@@ -224,7 +245,7 @@ def _is_mark(text: str) -> bool:
     return text.startswith(PREFIX) or text == USERLAND
 
 
-def _disco_commands(session: Session, boot: Boot) -> list[list[str]]:
+def _disco_commands(session: Session, boot: Boot, _wire: Wire) -> list[list[str]]:
     """One process for all guests."""
     asked = {
         "kernel": str(boot.kernel),
@@ -233,6 +254,7 @@ def _disco_commands(session: Session, boot: Boot) -> list[list[str]]:
         "disk": str(boot.disk) if boot.disk else None,
         "ready": boot.ready,
         "guests": session.guests,
+        "has_network": session.has_network,
         "vcpus": session.vcpus,
         "memory_mib": session.memory_mib,
         "cpus": session.cpus,
@@ -241,10 +263,11 @@ def _disco_commands(session: Session, boot: Boot) -> list[list[str]]:
     return [[sys.executable, str(Path(__file__).with_name("guest.py")), json.dumps(asked)]]
 
 
-def _qemu_commands(session: Session, boot: Boot) -> list[list[str]]:
+def _qemu_commands(session: Session, boot: Boot, wire: Wire) -> list[list[str]]:
     """A process for each guest."""
+    cards = [qemu.card(end, guest) for guest, end in enumerate(wire)]
     command = qemu.command(boot, memory_mib=session.memory_mib, console=session.console)
-    return [command] * session.guests
+    return [command + card for card in cards or [["-net", "none"]] * session.guests]
 
 
 def _disco_said(line: _Line) -> dict[str, Any]:

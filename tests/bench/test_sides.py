@@ -25,7 +25,7 @@ def printing(monkeypatch: pytest.MonkeyPatch) -> Printing:
     """Makes QEMU a Python script."""
 
     def set_script(script: str, guests: int = 1) -> None:
-        def commands(_session: Session, _boot: Boot) -> list[Sequence[str]]:
+        def commands(_session: Session, _boot: Boot, _wire: sides.Wire) -> list[Sequence[str]]:
             return [[sys.executable, "-c", script]] * guests
 
         monkeypatch.setitem(sides._COMMANDS, QEMU, commands)
