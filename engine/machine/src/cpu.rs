@@ -428,9 +428,9 @@ impl Cpu {
             self.fetches.forget_private();
         }
         self.context = match self.mode {
-            Mode::Kernel => 0,
-            Mode::Supervisor => 1 << 8,
-            Mode::User => 2 << 8 | u64::from(asid.0),
+            Mode::User => u64::from(asid.0) << 3,
+            Mode::Kernel => 1 << 11,
+            Mode::Supervisor => 1 << 11 | 1 << 3,
         };
         self.has_64bit_addresses = self.cp0.address_bits_64(self.mode);
         self.is_32bit = !self.cp0.operations_64();

@@ -21,7 +21,8 @@ use std::sync::Arc;
 use crate::tlb::ones;
 use crate::{MachineAddr, MachineMemory, Mpn, PAGE_BYTES, PAGE_SHIFT};
 
-/// What translations depend on beside the address: ASID in bits 7:0 (0 outside of user mode), mode in bits 9:8.
+/// What translations depend on beside the address: the ASID in bits 10:3 in user mode; otherwise bit 11 is set and the
+/// others tell the mode. Bits 2:0 are clear, so that one comparison with a tag can check the alignment as well.
 pub(super) type Context = u64;
 
 /// Places of a cache that may hold translations of one address space in a context without ASID.
@@ -53,7 +54,7 @@ pub(super) const TLB_PAGE_BITS: u64 = (1 << 40) - PAGE_BYTES;
 
 pub(super) const ENTRY_COUNT: usize = 1024;
 
-/// Contexts leave bits 11:10 of a tag clear, so nothing matches this.
+/// Contexts leave bits 2:0 of a tag clear, so nothing matches this.
 const EMPTY: Entry = Entry { tag: u64::MAX, addend: 0 };
 
 #[derive(Clone, Copy, Debug)]

@@ -15,10 +15,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
+use machine::PAGE_BYTES;
 use machine::cpu::{Layout, PAGE_INSNS, SINK};
 use mips::{Insn, Op};
 
-use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, Width, field, frame};
+use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, Virtual, Width, field, frame};
 use super::enter::{EntryPoint, Thunks, emit_go_on};
 use super::float;
 use crate::flow::Flow;
@@ -423,30 +424,49 @@ impl<'a> Codegen<'a> {
                 true => dynasm!(self.emitter.ops(); mov rax, [BYTE rsp + frame::WAITING]),
                 false => self.read(RAX, register),
             }
-            return self.leave_for_rax();
+            self.write_back();
+            if is_switch(insn) {
+                self.stay_in_page();
+            }
+            return emit_go_on(&mut self.emitter, self.thunks.far);
         }
         if !is_conditional(insn) {
             self.link(insn, after);
             self.slot(slot);
             return self.go_to(target, next);
         }
-        let is_early = slot_writes.with(writes(insn)).meets(reads(insn));
-        if is_early {
-            let condition = self.compare(insn);
-            self.emitter.set_if(condition, RAX);
-            dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::WAITING], eax);
-        }
         self.link(insn, after);
+        if slot_writes.meets(reads(insn)) {
+            return self.branch_before_slot(insn, slot, target, after, next);
+        }
         self.slot(slot);
-        let condition = match is_early {
-            true => {
-                dynasm!(self.emitter.ops(); cmp DWORD [BYTE rsp + frame::WAITING], 0);
-                Condition::NotEqual
-            }
-            false => self.compare(insn),
-        };
+        let condition = self.compare(insn);
         self.go_to_if(condition, target);
         self.go_to_index(after, next);
+    }
+
+    /// A branch whose delay slot writes what it reads: the slot is emitted on both ways, once behind the blocks. In
+    /// line is what comes more often: the way back of a loop.
+    fn branch_before_slot(&mut self, insn: Insn, slot: Insn, target: Target, after: usize, next: Option<usize>) {
+        let is_back = target.index(self.region.page_address).is_some_and(|index| index < after);
+        let condition = self.compare(insn);
+        let rare = self.emitter.new_label();
+        self.emitter.jump_if(if is_back { condition.inverse() } else { condition }, rare);
+        let (known, is_guarded) = (self.known, self.is_guarded);
+        self.later(move |codegen| {
+            (codegen.known, codegen.is_guarded) = (known, is_guarded);
+            codegen.emitter.place(rare);
+            codegen.slot(slot);
+            match is_back {
+                true => codegen.go_to_index(after, None),
+                false => codegen.go_to(target, None),
+            }
+        });
+        self.slot(slot);
+        match is_back {
+            true => self.go_to(target, next),
+            false => self.go_to_index(after, next),
+        }
     }
 
     /// A branch whose delay slot is handed over: the handler is told where execution goes on then.
@@ -671,41 +691,63 @@ impl<'a> Codegen<'a> {
         emit_go_on(&mut self.emitter, self.thunks.far);
     }
 
+    /// Goes on at the virtual address in rax if it is in this page, which is the one that is executed: nothing has to
+    /// be looked up then but where its code is.
+    fn stay_in_page(&mut self) {
+        let elsewhere = self.emitter.new_label();
+        let entry_points = self.entry_points as i64;
+        dynasm!(self.emitter.ops()
+            ; mov rdx, rax
+            ; xor rdx, [BYTE rsp + frame::PAGE]
+            ; test rdx, -4096 + 3
+            ; jne =>elsewhere
+            ; mov rcx, QWORD entry_points
+            ; mov eax, edx
+            ; mov ecx, [rcx + rdx]
+            ; add rcx, [BYTE rsp + frame::CODE]
+            ; jmp rcx
+            ; =>elsewhere
+        );
+    }
+
     // -- loads and stores ------------------------------------------------------------------------------
 
-    /// rax = the effective address of an instruction with base and offset.
-    pub fn address(&mut self, insn: Insn) {
+    /// The effective address of an instruction with base and offset; rax is lost.
+    pub fn address(&mut self, insn: Insn) -> Virtual {
         if let Some(base) = self.known(insn.rs) {
-            return self.emitter.constant(RAX, base.wrapping_add(insn.simm()));
+            self.emitter.constant(RAX, base.wrapping_add(insn.simm()));
+            return Virtual::IN_RAX;
         }
+        let offset = i32::from(insn.imm);
         match self.place(insn.rs) {
-            Place::Host(host) => self.emitter.add_constant(RAX, host, i32::from(insn.imm)),
+            Place::Host(base) => Virtual { base, offset },
             place => {
                 self.emitter.load(Width::Double, RAX, place);
-                if insn.imm != 0 {
-                    self.emitter.alu_constant(Alu::Add, Width::Double, RAX, i32::from(insn.imm));
-                }
+                Virtual { base: RAX, offset }
             }
         }
     }
 
-    /// Looks rax up in the host translations at `cache`: rcx becomes what to add. Jumps to `missed` if
-    /// it is not there, or not a multiple of `bytes`. rdx is lost.
-    pub fn translate(&mut self, cache: usize, bytes: u64, missed: DynamicLabel) {
+    /// rax = the effective address of an instruction with base and offset.
+    pub fn address_in_rax(&mut self, insn: Insn) {
+        let Virtual { base, offset } = self.address(insn);
+        self.emitter.add_constant(RAX, base, offset);
+    }
+
+    /// Looks an address up in the host translations at `cache`: rcx becomes what to add. Jumps to `missed` if
+    /// it is not there, or not a multiple of `bytes`, whose lowest bits are left in what is compared. rdx is lost.
+    pub fn translate(&mut self, cache: usize, bytes: u64, at: Virtual, missed: DynamicLabel) {
         const _: () = assert!(Layout::TRANSLATION_COUNT == 1024);
         let entries = field(cache);
+        self.emitter.add_constant(RDX, at.base, at.offset);
         dynasm!(self.emitter.ops()
-            ; mov ecx, eax
+            ; mov ecx, edx
             ; shr ecx, 8
-            ; mov rdx, rax
             ; and ecx, 0x3ff0
-            ; and rdx, -4096
-            ; or rdx, [rbp + field(Layout::CPU.context)]
         );
-        if bytes > 1 {
-            dynasm!(self.emitter.ops(); test al, bytes as i8 - 1; jne =>missed);
-        }
+        self.emitter.alu_constant(Alu::And, Width::Double, RDX, bytes as i32 - 1 - PAGE_BYTES as i32);
         dynasm!(self.emitter.ops()
+            ; or rdx, [rbp + field(Layout::CPU.context)]
             ; cmp rdx, [rbp + rcx + entries]
             ; jne =>missed
             ; mov rcx, [rbp + rcx + entries + 8]
@@ -726,6 +768,12 @@ impl<'a> Codegen<'a> {
         let access_trap = self.way_out(WayOut::AccessTrap);
         dynasm!(self.emitter.ops(); jb =>aside; ja =>access_trap);
     }
+}
+
+/// Whether a jump to what a register holds is likely to stay in the function: it is no call and no return.
+fn is_switch(insn: Insn) -> bool {
+    const RETURN_ADDRESS: u8 = 31;
+    matches!(insn.op, Op::Jr | Op::JrHb) && insn.rs != RETURN_ADDRESS
 }
 
 fn is_conditional(insn: Insn) -> bool {

@@ -137,6 +137,24 @@ enum Operand {
     Sum(Host, Host, i32),
 }
 
+/// A virtual address: the sum of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Virtual {
+    /// A guest register's or rax.
+    pub base: Host,
+    pub offset: i32,
+}
+
+impl Virtual {
+    /// What is in rax.
+    pub const IN_RAX: Virtual = Virtual { base: RAX, offset: 0 };
+
+    /// Where it leads with what `Codegen::translate` puts into rcx.
+    pub fn translated(self) -> Address {
+        Address { base: self.base, index: RCX, offset: self.offset }
+    }
+}
+
 /// A place in machine memory: the sum of all three.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
@@ -147,9 +165,6 @@ pub struct Address {
 }
 
 impl Address {
-    /// Where rax leads with what `Codegen::translate` puts into rcx.
-    pub const TRANSLATED: Address = Address { base: RAX, index: RCX, offset: 0 };
-
     fn operand(self) -> Operand {
         Operand::Sum(self.base, self.index, self.offset)
     }

@@ -490,11 +490,10 @@ pub fn emit_go_on(emitter: &mut Emitter, far: usize) {
         ; xor ecx, edx
         ; mov rdx, rax
         ; and ecx, 0x1fe0
-        ; and rdx, -4096
+        // An address that is no multiple of 4 keeps bits that no tag has, and `far` leaves with it.
+        ; and rdx, -4096 + 3
         ; mov [BYTE rsp + frame::PAGE], rdx
         ; or rdx, [rbp + field(Layout::CPU.context)]
-        ; test al, 3
-        ; jne extern far
         ; cmp rdx, [rbp + rcx + fetches]
         ; jne extern far
         ; mov rdx, [rbp + rcx + fetches + 8]

@@ -24,7 +24,7 @@ use mips::fpu::{self, Fcsr, Flags, Rounding};
 use mips::{Insn, Op};
 
 use super::codegen::Codegen;
-use super::emitter::{Alu, Condition, Place, RAX, RCX, RDX, Width, field};
+use super::emitter::{Alu, Condition, Place, RAX, RCX, RDX, Virtual, Width, field};
 
 /// Words of `Cpu::scratch`.
 pub mod scratch {
@@ -268,12 +268,12 @@ impl Codegen<'_> {
             Op::Swxc1 => {
                 let value = self.float_place(Single, insn.rd);
                 self.indexed_address(insn);
-                self.store_value(4, value);
+                self.store_value(4, value, Virtual::IN_RAX);
             }
             Op::Sdxc1 => {
                 let value = self.float_place(Double, insn.rd);
                 self.indexed_address(insn);
-                self.store_value(8, value);
+                self.store_value(8, value, Virtual::IN_RAX);
             }
             Op::Prefx => {}
             _ => self.call_float(insn),
@@ -319,7 +319,7 @@ impl Codegen<'_> {
     /// Loads from the address in rax.
     fn load_float(&mut self, format: Format, number: u8) {
         let bytes = if format == Single { 4 } else { 8 };
-        self.load_value(bytes, false, RAX);
+        self.load_value(bytes, false, RAX, Virtual::IN_RAX);
         self.store_float(format, number);
     }
 

@@ -76,7 +76,8 @@ impl Codegen<'_> {
             Op::Daddiu => self.add_immediate(insn, Width::Double),
             Op::Andi => {
                 let target = self.target(insn.rt, RAX);
-                self.read_word(target, insn.rs);
+                let place = self.place(insn.rs);
+                self.read_word_in_place(target, place);
                 self.emitter.alu_constant(Alu::And, Width::Word, target, insn.uimm() as i32);
                 self.write(insn.rt, target);
             }
@@ -210,9 +211,24 @@ impl Codegen<'_> {
             self.emitter.load_signed(target, place);
             return self.write(insn.rd, target);
         }
-        self.read_word(RAX, insn.rt);
-        self.emitter.shift(shift, Width::Word, RAX, insn.sa);
-        self.write_word(insn.rd, RAX);
+        let target = self.target(insn.rd, RAX);
+        match shift {
+            Shift::RightSigned => {
+                let place = self.place(insn.rt);
+                self.emitter.load_signed(target, place);
+                self.emitter.shift(shift, Width::Double, target, insn.sa);
+            }
+            _ => {
+                let place = self.place(insn.rt);
+                self.read_word_in_place(target, place);
+                self.emitter.shift(shift, Width::Word, target, insn.sa);
+                // A word shifted right is its own extension.
+                if shift != Shift::Right {
+                    self.emitter.load_signed(target, Place::Host(target));
+                }
+            }
+        }
+        self.write(insn.rd, target);
     }
 
     fn shift_double(&mut self, insn: Insn, shift: Shift, count: u8) {
@@ -244,12 +260,25 @@ impl Codegen<'_> {
             (Alu::Add, Place::Host(left), Place::Host(right)) => {
                 self.emitter.sum(Width::Word, RAX, left, right);
             }
+            (_, left, right) if left == self.place(insn.rd) && right != left && left != Place::Zero => {
+                let target = self.target(insn.rd, RAX);
+                self.read_word_in_place(target, left);
+                self.emitter.alu(alu, Width::Word, target, right);
+                return self.write_word(insn.rd, target);
+            }
             (_, left, right) => {
                 self.emitter.load(Width::Word, RAX, left);
                 self.emitter.alu(alu, Width::Word, RAX, right);
             }
         }
         self.write_word(insn.rd, RAX);
+    }
+
+    /// `target` = the low half of a value; its upper half is lost in the operation that follows.
+    fn read_word_in_place(&mut self, target: Host, place: Place) {
+        if place != Place::Host(target) {
+            self.emitter.load(Width::Word, target, place);
+        }
     }
 
     fn double_operation(&mut self, insn: Insn, alu: Alu) {
@@ -270,6 +299,9 @@ impl Codegen<'_> {
         match (alu, left_place, right_place) {
             (Alu::Add, Place::Host(left), Place::Host(right)) if left != target => {
                 self.emitter.sum(Width::Double, target, left, right);
+            }
+            (Alu::Add | Alu::Or | Alu::Xor, Place::Zero, _) => {
+                self.emitter.load(Width::Double, target, right_place);
             }
             _ => {
                 self.emitter.load(Width::Double, target, left_place);

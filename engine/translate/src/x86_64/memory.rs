@@ -8,7 +8,7 @@ use machine::cpu::Layout;
 use mips::{Insn, Op};
 
 use super::codegen::Codegen;
-use super::emitter::{Address, Alu, Host, Place, RAX, RCX, RDX, Width, frame};
+use super::emitter::{Address, Alu, Host, Place, RAX, RCX, RDX, Virtual, Width, frame};
 use crate::groups::Part;
 
 /// Index of a size among 1, 2, 4 and 8.
@@ -42,7 +42,7 @@ impl Codegen<'_> {
             Op::Swr | Op::Sdr => self.call_store(insn, self.thunks.store_right[wide]),
             Op::Ll | Op::Lld => {
                 let aside = self.aside_here();
-                self.address(insn);
+                self.address_in_rax(insn);
                 self.call_access(self.thunks.load_linked[wide], self.site, aside);
                 match bytes {
                     4 => self.write_word(insn.rt, RAX),
@@ -66,30 +66,31 @@ impl Codegen<'_> {
     /// `target` = the value of `bytes` bytes at the address of an instruction with base and offset.
     pub fn load_at(&mut self, insn: Insn, bytes: u64, is_signed: bool, target: Host) {
         let Some(Part::Other { slot }) = self.part() else {
-            self.address(insn);
-            return self.load_value(bytes, is_signed, target);
+            let at = self.address(insn);
+            return self.load_value(bytes, is_signed, target, at);
         };
         let done = self.emitter.new_label();
         let address = self.kept_address(insn, slot, move |codegen| {
-            codegen.load_value(bytes, is_signed, target);
+            codegen.load_value(bytes, is_signed, target, Virtual::IN_RAX);
             codegen.emitter.jump(done);
         });
         self.emitter.load_memory(bytes, is_signed, target, address);
         self.emitter.place(done);
     }
 
-    /// `target` = the value of `bytes` bytes at the address in rax.
-    pub fn load_value(&mut self, bytes: u64, is_signed: bool, target: Host) {
+    /// `target` = the value of `bytes` bytes at an address.
+    pub fn load_value(&mut self, bytes: u64, is_signed: bool, target: Host, at: Virtual) {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
         let site = self.site;
         let aside = self.aside_here();
-        self.translate(Layout::CPU.loads, bytes, missed);
-        self.keep_translation(bytes);
-        self.emitter.load_memory(bytes, is_signed, target, Address::TRANSLATED);
+        self.translate(Layout::CPU.loads, bytes, at, missed);
+        self.keep_translation(bytes, at);
+        self.emitter.load_memory(bytes, is_signed, target, at.translated());
         self.emitter.place(done);
         let thunk = self.thunks.load[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
+            codegen.emitter.add_constant(RAX, at.base, at.offset);
             codegen.call_access(thunk, site, aside);
             codegen.emitter.extend(bytes, is_signed, target, RAX);
             codegen.empty_slots();
@@ -105,30 +106,31 @@ impl Codegen<'_> {
     /// Stores the low `bytes` bytes of the value at the address of an instruction with base and offset.
     pub fn store_at(&mut self, insn: Insn, bytes: u64, value: Place) {
         let Some(Part::Other { slot }) = self.part() else {
-            self.address(insn);
-            return self.store_value(bytes, value);
+            let at = self.address(insn);
+            return self.store_value(bytes, value, at);
         };
         let done = self.emitter.new_label();
         let address = self.kept_address(insn, slot, move |codegen| {
-            codegen.store_value(bytes, value);
+            codegen.store_value(bytes, value, Virtual::IN_RAX);
             codegen.emitter.jump(done);
         });
         self.store_to(bytes, value, address);
         self.emitter.place(done);
     }
 
-    /// Stores the low `bytes` bytes of the value at the address in rax.
-    pub fn store_value(&mut self, bytes: u64, value: Place) {
+    /// Stores the low `bytes` bytes of the value at an address.
+    pub fn store_value(&mut self, bytes: u64, value: Place, at: Virtual) {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
         let site = self.site;
         let aside = self.aside_here();
-        self.translate(Layout::CPU.stores, bytes, missed);
-        self.keep_translation(bytes);
-        self.store_to(bytes, value, Address::TRANSLATED);
+        self.translate(Layout::CPU.stores, bytes, at, missed);
+        self.keep_translation(bytes, at);
+        self.store_to(bytes, value, at.translated());
         self.emitter.place(done);
         let thunk = self.thunks.store[size_index(bytes)];
         self.later(move |codegen| {
             codegen.emitter.place(missed);
+            codegen.emitter.add_constant(RAX, at.base, at.offset);
             codegen.emitter.load(width_of(bytes), RDX, value);
             codegen.call_access(thunk, site, aside);
             codegen.empty_slots();
@@ -173,12 +175,12 @@ impl Codegen<'_> {
     }
 
     /// If the present access is the first of a group: keeps rcx in the group's slot, if all accesses of the
-    /// group lie in the page of the address in rax.
-    fn keep_translation(&mut self, bytes: u64) {
+    /// group lie in the page of the address.
+    fn keep_translation(&mut self, bytes: u64, at: Virtual) {
         let Some(Part::First { slot, low, high, alignment }) = self.part() else { return };
         let (does_not_fit, done) = (self.emitter.new_label(), self.emitter.new_label());
         let offset = slot_offset(slot);
-        self.emitter.add_constant_to_word(RDX, RAX, low);
+        self.emitter.add_constant_to_word(RDX, at.base, at.offset + low);
         if alignment > bytes as i32 || low % alignment != 0 {
             dynasm!(self.emitter.ops(); test dl, alignment as i8 - 1; jne =>does_not_fit);
         }
@@ -215,7 +217,7 @@ impl Codegen<'_> {
     /// A store that is always done by a call.
     fn call_store(&mut self, insn: Insn, thunk: usize) {
         let aside = self.aside_here();
-        self.address(insn);
+        self.address_in_rax(insn);
         self.read(RDX, insn.rt);
         self.call_access(thunk, self.site, aside);
     }
@@ -227,10 +229,10 @@ impl Codegen<'_> {
         let site = self.site;
         let aside = self.aside_here();
         let bits = bytes as i32 - 1;
-        self.address(insn);
+        self.address_in_rax(insn);
         dynasm!(self.emitter.ops(); mov [BYTE rsp + frame::ADDRESS], rax; and rax, -(bytes as i32));
-        self.translate(Layout::CPU.loads, 1, missed);
-        self.emitter.load_memory(bytes, false, RAX, Address::TRANSLATED);
+        self.translate(Layout::CPU.loads, 1, Virtual::IN_RAX, missed);
+        self.emitter.load_memory(bytes, false, RAX, Virtual::IN_RAX.translated());
         self.emitter.place(merge);
         let thunk = self.thunks.load_around[usize::from(bytes == 8)];
         self.later(move |codegen| {
