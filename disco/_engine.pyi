@@ -177,6 +177,12 @@ class Engine:
         """Stores to this register are logged and delivered as PostedWrites at the boundary."""
     def trap(self, vm: int, paddr: int, size: int) -> None:
         """Loads and stores of this register are events again."""
+    def connect_interrupt(self, vm: int, status: int, clear: int, line: int) -> None:
+        """Loads at `status` return the bits of an interrupt, stores at `clear` clear them, 4 bytes each and
+        without an event. The line (or source) is high while any interrupt on it has bits; nobody else drives
+        it."""
+    def update_interrupt(self, vm: int, clear: int, cleared: int, raised: int) -> int:
+        """Clears bits of the interrupt with that `clear`, then sets some; what it has then."""
     def complete_access(self, vm: int, vcpu: int, value: int) -> None:
         """Ends the vCPU's DeviceAccess; `value` is what a load reads."""
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
@@ -394,6 +400,8 @@ class BareMachine:
     def latch(self, vm: int, paddr: int, size: int, value: int) -> None: ...
     def post(self, vm: int, paddr: int, size: int) -> None: ...
     def trap(self, vm: int, paddr: int, size: int) -> None: ...
+    def connect_interrupt(self, vm: int, status: int, clear: int, line: int) -> None: ...
+    def update_interrupt(self, vm: int, clear: int, cleared: int, raised: int) -> int: ...
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
         """ValueError on a machine of several CPUs, which have a global interrupt controller."""
     def set_wire(self, vm: int, source: int, level: bool) -> None:

@@ -104,6 +104,17 @@ class GuestMemory(Protocol):
         return take_chains(self, rings, wanted)
 
 
+class Interrupt(Protocol):
+    """Bits that are set while a guest has something to see, and a line that is high meanwhile.
+
+    The engine keeps them, answers the register in which a guest reads them, and carries out the stores to
+    the one that clears them. So the device need not be told of either.
+    """
+
+    def update(self, *, cleared: int = 0, raised: int = 0) -> int:
+        """Clears some of the bits, then sets some; what they are then."""
+
+
 class InterruptLine(Protocol):
     """A level-triggered input of the VM's interrupt controller."""
 

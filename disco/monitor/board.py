@@ -11,7 +11,7 @@ from disco.devices.uart import Uart
 from disco.devices.virtio.block import PageReader, VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
-from disco.devices.virtio.mmio import VirtioMmio
+from disco.devices.virtio.mmio import Reg, VirtioMmio
 from disco.devices.virtio.net import VirtioNet
 from disco.devices.virtio.p9 import FilePages, VirtioP9
 from disco.devices.virtio.rng import VirtioRng
@@ -90,14 +90,17 @@ class Board:
             devices.append(("virtio-net", network_card))
         devices += [(f"virtio-9p {share.tag}", share) for share in self.shares]
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
+            base = slot.region.base
             transport = VirtioMmio(
                 name=name,
                 device=device,
                 memory=self.memory,
-                line=self.bus.line(slot.line),
-                wiring=self.bus.open(slot.region.base),
+                interrupt=self.bus.interrupt(
+                    base, status=Reg.INTERRUPT_STATUS, clear=Reg.INTERRUPT_ACK, line=slot.line
+                ),
+                wiring=self.bus.open(base),
             )
-            self.bus.attach(slot.region.base, transport)
+            self.bus.attach(base, transport)
         return console
 
     def reset(self) -> None:

@@ -25,6 +25,8 @@ class Host(Protocol):
     def latch(self, vm: int, paddr: int, size: int, value: int) -> None: ...
     def post(self, vm: int, paddr: int, size: int) -> None: ...
     def trap(self, vm: int, paddr: int, size: int) -> None: ...
+    def connect_interrupt(self, vm: int, status: int, clear: int, line: int) -> None: ...
+    def update_interrupt(self, vm: int, clear: int, cleared: int, raised: int) -> int: ...
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None: ...
     def set_wire(self, vm: int, source: int, level: bool) -> None: ...
 
@@ -66,6 +68,11 @@ class Bus:
         """One more input to interrupt line `number` (Cause.IP bit 2 to 6)."""
         self._line_users += 1
         return BusLine(bus=self, number=number, user=1 << self._line_users)
+
+    def interrupt(self, base: int, *, status: int, clear: int, line: int) -> BusInterrupt:
+        """An interrupt of the device at `base`, with registers at these offsets, on a line of such alone."""
+        self._engine.connect_interrupt(self._vm, base + status, base + clear, line)
+        return BusInterrupt(engine=self._engine, vm=self._vm, clear=base + clear)
 
     def access(self, access: DeviceAccess) -> int:
         """Lets the device answer; what a load reads, 0 for a store. Raises `DeviceError`."""
@@ -118,6 +125,19 @@ class BusLine:
     def set(self, level: bool) -> None:
         """Drives the line."""
         self._bus.drive(self._number, self._user, level)
+
+
+class BusInterrupt:
+    """A device's end of an interrupt that the engine keeps: an `Interrupt`."""
+
+    def __init__(self, *, engine: Host, vm: int, clear: int) -> None:
+        self._engine = engine
+        self._vm = vm
+        self._clear = clear
+
+    def update(self, *, cleared: int = 0, raised: int = 0) -> int:
+        """Clears some of the bits, then sets some; what they are then."""
+        return self._engine.update_interrupt(self._vm, self._clear, cleared, raised)
 
 
 class BusWiring:

@@ -40,6 +40,20 @@ class Line:
         return bool(self.levels) and self.levels[-1]
 
 
+class Status:
+    """Bits of an interrupt and their line, the naive way: an `Interrupt`."""
+
+    def __init__(self, line: Line) -> None:
+        self.bits = 0
+        self.line = line
+
+    def update(self, *, cleared: int = 0, raised: int = 0) -> int:
+        self.bits = self.bits & ~cleared | raised
+        if (self.bits != 0) != self.line.level:
+            self.line.set(self.bits != 0)
+        return self.bits
+
+
 class ModelBus:
     """The engine's side of a device. Make it, make the device with it as wiring, then `attach`.
 
@@ -56,6 +70,9 @@ class ModelBus:
         self.trapped_count = 0
         self.cycle = 0
         self.device: Device | None = None
+        #: Interrupts by the offsets of the registers that read and clear their bits.
+        self.status: dict[int, Status] = {}
+        self.clear: dict[int, Status] = {}
 
     def attach(self, device: Device) -> None:
         self.device = device
@@ -78,6 +95,8 @@ class ModelBus:
     def read(self, offset: int, size: int = 4) -> int:
         self.cycle += 1
         latched_size, latched = self.latched.get(offset, (0, 0))
+        if offset in self.status:
+            latched_size, latched = 4, self.status[offset].bits
         if self.posting and size <= latched_size:
             if not self.log:
                 self._check_latched(offset, size, latched)
@@ -88,6 +107,9 @@ class ModelBus:
 
     def write(self, offset: int, value: int, size: int = 4) -> None:
         self.cycle += 1
+        if self.posting and size == 4 and offset in self.clear:
+            self.clear[offset].update(cleared=value)
+            return
         if self.posting and size <= self.posting_sizes.get(offset, 0):
             self.log.append(PostedWrite(self.cycle, offset, size, value))
             return

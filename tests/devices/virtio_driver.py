@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import struct
 
-from model_bus import Line, ModelBus, Ram
+from model_bus import Line, ModelBus, Ram, Status
 
 from disco.devices.virtio.device import VirtioDevice
-from disco.devices.virtio.mmio import VirtioMmio
+from disco.devices.virtio.mmio import Reg, VirtioMmio
 
 RAM_BYTES = 1 << 20
 NEXT, WRITE, INDIRECT = 1, 2, 4
@@ -103,8 +103,10 @@ class Driver:
         self.line = Line()
         self.bus = ModelBus(posting=posting)
         self.device = device
+        status = Status(self.line)
+        self.bus.status[Reg.INTERRUPT_STATUS] = self.bus.clear[Reg.INTERRUPT_ACK] = status
         self.mmio = VirtioMmio(
-            name=name, device=device, memory=self.ram, line=self.line, wiring=self.bus
+            name=name, device=device, memory=self.ram, interrupt=status, wiring=self.bus
         )
         self.bus.attach(self.mmio)
         self.rings: list[Ring] = []

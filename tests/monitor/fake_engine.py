@@ -102,6 +102,8 @@ class FakeVm:
     latched: dict[int, int] = field(default_factory=dict)
     posted: set[int] = field(default_factory=set)
     lines: dict[int, bool] = field(default_factory=dict)
+    #: Line and bits, by the address that clears these.
+    interrupts: dict[int, tuple[int, int]] = field(default_factory=dict)
     loads: list[int] = field(default_factory=list)
 
 
@@ -191,6 +193,16 @@ class Engine:
         if guest.script.pop(0)[0] == "load":
             guest.loads.append(value)
         guest.is_waiting = False
+
+    def connect_interrupt(self, vm: int, status: int, clear: int, line: int) -> None:
+        self.vms[vm].interrupts[clear] = (line, 0)
+
+    def update_interrupt(self, vm: int, clear: int, cleared: int, raised: int) -> int:
+        line, bits = self.vms[vm].interrupts[clear]
+        self.vms[vm].interrupts[clear] = (line, bits & ~cleared | raised)
+        levels = [bits != 0 for other, bits in self.vms[vm].interrupts.values() if other == line]
+        self.vms[vm].lines[line] = any(levels)
+        return bits & ~cleared | raised
 
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
         self.vms[vm].lines[line] = level

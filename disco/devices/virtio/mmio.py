@@ -17,7 +17,7 @@
 
 No read has a side effect, so every register above is latched. QueueNotify is posted: a guest's
 requests are served at the end of the round, where disks, networks and other VMs may be touched in a
-fixed order. So a request costs two crossings: the log, and the write of InterruptACK.
+fixed order. InterruptStatus and InterruptACK are the engine's. So a request costs one crossing: the log.
 
 VIRTIO_F_ACCESS_PLATFORM is not offered: addresses in rings are physical addresses of the VM.
 
@@ -35,7 +35,7 @@ from disco.devices.bus import (
     Declarations,
     Device,
     GuestMemory,
-    InterruptLine,
+    Interrupt,
     PostedWrite,
     SavedState,
     Wiring,
@@ -138,14 +138,13 @@ class VirtioMmio(Device):
         name: str,
         device: VirtioDevice,
         memory: GuestMemory,
-        line: InterruptLine,
+        interrupt: Interrupt,
         wiring: Wiring,
     ) -> None:
         """Puts `device` behind a window; from here on the transport calls it."""
         super().__init__(name=name)
         self._device = device
-        self._line = line
-        self._level = False
+        self._interrupt = interrupt
         self._declarations = Declarations(wiring=wiring, size=REGISTER_BYTES)
         self._queues = [
             Virtqueue(device=name, index=index, size_max=size_max, memory=memory)
@@ -171,7 +170,7 @@ class VirtioMmio(Device):
     def _power_on(self) -> None:
         """What a write of 0 to Status rebuilds; ConfigGeneration only ever goes on."""
         self._status = 0
-        self._interrupt_status = 0
+        self._interrupt.update(cleared=ALL_ONES)
         self._device_features_sel = 0
         self._driver_features_sel = 0
         self._driver_features = 0
@@ -215,10 +214,12 @@ class VirtioMmio(Device):
         if offset >= Reg.CONFIG:
             at = offset - Reg.CONFIG
             return int.from_bytes(self._device.config()[at : at + REGISTER_BYTES], "little")
+        if offset == Reg.INTERRUPT_STATUS:
+            return self._interrupt.update()
         return self._registers().get(offset, 0)
 
     def _registers(self) -> dict[int, int]:
-        """Every register that reads as anything but zero."""
+        """Every register that reads as anything but zero, but for InterruptStatus."""
         queue = self._selected_queue()
         return {
             Reg.MAGIC_VALUE: MAGIC,
@@ -228,7 +229,6 @@ class VirtioMmio(Device):
             Reg.DEVICE_FEATURES: _half(self._offered_features, self._device_features_sel),
             Reg.QUEUE_NUM_MAX: queue.size_max if queue else 0,
             Reg.QUEUE_READY: int(queue.is_ready) if queue else 0,
-            Reg.INTERRUPT_STATUS: self._interrupt_status,
             Reg.STATUS: self._status,
             Reg.SHM_LEN_LOW: ALL_ONES,
             Reg.SHM_LEN_HIGH: ALL_ONES,
@@ -346,31 +346,19 @@ class VirtioMmio(Device):
             return
         self._device.serve(index, queue)
         if queue.publish() and queue.is_interrupt_wanted:
-            self._interrupt(INTERRUPT_USED_BUFFER)
+            self._interrupt.update(raised=INTERRUPT_USED_BUFFER)
 
     # Interrupts and configuration changes.
 
-    def _interrupt(self, reason: int) -> None:
-        self._interrupt_status |= reason
-        self._drive_line()
-
     def _write_interrupt_ack(self, value: int) -> None:
-        self._interrupt_status &= ~value
-        self._drive_line()
-
-    def _drive_line(self) -> None:
-        self._declarations.declare(Reg.INTERRUPT_STATUS, latched=self._interrupt_status)
-        level = self._interrupt_status != 0
-        if level != self._level:
-            self._level = level
-            self._line.set(level)
+        self._interrupt.update(cleared=value)
 
     def _config_changed(self) -> None:
         """A driver that reads two fields sees from the generation that they belong together."""
         self._config_generation = (self._config_generation + 1) & ALL_ONES
         self._latch()
         if self._is_running:
-            self._interrupt(INTERRUPT_CONFIG_CHANGE)
+            self._interrupt.update(raised=INTERRUPT_CONFIG_CHANGE)
 
     def _latch(self) -> None:
         for offset, value in self._registers().items():
@@ -384,13 +372,12 @@ class VirtioMmio(Device):
         self._device.reset()
         self._power_on()
         self._latch()
-        self._drive_line()
 
     def save(self) -> MmioState:
         return MmioState(
             version=STATE_VERSION,
             status=self._status,
-            interrupt_status=self._interrupt_status,
+            interrupt_status=self._interrupt.update(),
             device_features_sel=self._device_features_sel,
             driver_features_sel=self._driver_features_sel,
             driver_features=self._driver_features,
@@ -405,7 +392,7 @@ class VirtioMmio(Device):
         self._device.restore(saved.device)
         self._power_on()
         self._status = saved.status
-        self._interrupt_status = saved.interrupt_status
+        self._interrupt.update(raised=saved.interrupt_status)
         self._device_features_sel = saved.device_features_sel
         self._driver_features_sel = saved.driver_features_sel
         self._driver_features = saved.driver_features
@@ -416,8 +403,6 @@ class VirtioMmio(Device):
         for queue, queue_state in zip(self._queues, saved.queues, strict=True):
             queue.restore(queue_state)
         self._latch()
-        self._drive_line()
-        self._line.set(self._level)  # the line may be a new one
 
 
 def _half(value: int, word: int) -> int:

@@ -13,8 +13,8 @@ use crate::cp0::{Mode, status};
 use crate::memory::MemoryError;
 use crate::services::{Cost, Nothing, Service};
 use crate::smp::{CPUS_MAX, Smp, run_in_slices};
-use crate::windows::Windows;
-use crate::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, PhysRange, Registers, Stop};
+use crate::windows::{Level, Windows};
+use crate::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, MachineMemory, NodeId, PhysAddr, PhysRange, Registers, Stop};
 
 /// What a CPU has done, and where its time has gone: the cycles together are its clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,8 @@ pub enum BareError {
     NoLine { line: u8 },
     /// No interrupt source has that number, or there is no interrupt controller.
     NoSource { source: usize },
+    /// No store to that address clears an interrupt.
+    NoInterrupt { clear: PhysAddr },
     /// The CPU waits for no device.
     NoAccess { cpu: u32 },
 }
@@ -107,6 +109,7 @@ impl std::fmt::Display for BareError {
                 "interrupt source {source} asked; possible are 0 to {} of a machine of several CPUs",
                 crate::gic::SOURCES - 1
             ),
+            BareError::NoInterrupt { clear } => write!(f, "there is no interrupt at {clear}"),
             BareError::NoAccess { cpu } => write!(f, "CPU {cpu} waits for no device"),
         }
     }
@@ -297,6 +300,21 @@ impl Bare {
         }
     }
 
+    /// Clears bits of an interrupt that stores to `clear` clear, sets some, and drives its line. What it has then.
+    ///
+    /// # Errors
+    /// [`BareError::NoInterrupt`].
+    pub fn update_interrupt(&mut self, clear: PhysAddr, cleared: u32, raised: u32) -> Result<u32, BareError> {
+        let updated = self.platform.windows.update_interrupt(clear, cleared, raised);
+        let (bits, level) = updated.ok_or(BareError::NoInterrupt { clear })?;
+        if self.platform.smp.is_some() {
+            self.set_wire(level.line.into(), level.is_high)?;
+        } else {
+            self.set_line(level.line, level.is_high)?;
+        }
+        Ok(bits)
+    }
+
     /// Runs until the bound, or until CPUs stand still; the events are in the order (cycle, CPU).
     pub fn run(&mut self, until: Cycles) -> Vec<BareEvent> {
         self.skip_idle_time(until);
@@ -428,11 +446,26 @@ impl Platform {
             return;
         }
         if let Some(answer) = self.windows.answer(&access, slot.cpu.now) {
-            return slot.complete(&access, answer);
+            if let Some(level) = answer.level {
+                self.drive(slot, level);
+            }
+            return slot.complete(&access, answer.value);
         }
         slot.device_accesses += 1;
         slot.state = State::Accessing(access);
         self.note(slot, BareStop::Access(access));
+    }
+
+    /// Drives a line, or a source of the global interrupt controller, as a CPU has made it.
+    fn drive(&mut self, slot: &mut BareCpu, level: Level) {
+        if let Some(smp) = &mut self.smp {
+            smp.gic.set_wire(level.line.into(), level.is_high);
+            slot.cpu.cp0.set_lines(smp.gic.lines(slot.number as usize));
+        } else {
+            let bit = 1 << level.line;
+            self.lines = if level.is_high { self.lines | bit } else { self.lines & !bit };
+            slot.cpu.cp0.set_lines(self.lines);
+        }
     }
 
     /// What a register of the multiprocessor platform answers. A CPU may switch itself off.

@@ -236,6 +236,14 @@ impl BareMachine {
         self.machine.set_wire(source, level).map_err(to_py)
     }
 
+    fn connect_interrupt(&mut self, vm: u32, status: u64, clear: u64, line: u8) {
+        self.machine.windows().connect_interrupt(PhysAddr(status), PhysAddr(clear), line);
+    }
+
+    fn update_interrupt(&mut self, vm: u32, clear: u64, cleared: u32, raised: u32) -> PyResult<u32> {
+        self.machine.update_interrupt(PhysAddr(clear), cleared, raised).map_err(to_py)
+    }
+
     fn complete_access(&mut self, vm: u32, vcpu: u32, value: u64) -> PyResult<()> {
         self.machine.complete_access(vcpu, value).map_err(to_py)
     }

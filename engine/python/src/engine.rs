@@ -160,6 +160,15 @@ impl Engine {
         Ok(())
     }
 
+    fn connect_interrupt(&mut self, vm: u32, status: u64, clear: u64, line: u8) -> PyResult<()> {
+        self.monitor.windows(vm).map_err(to_py)?.connect_interrupt(PhysAddr(status), PhysAddr(clear), line);
+        Ok(())
+    }
+
+    fn update_interrupt(&mut self, vm: u32, clear: u64, cleared: u32, raised: u32) -> PyResult<u32> {
+        self.monitor.update_interrupt(vm, PhysAddr(clear), cleared, raised).map_err(to_py)
+    }
+
     fn complete_access(&mut self, vm: u32, vcpu: u32, value: u64) -> PyResult<()> {
         self.monitor.complete_access(vm, vcpu, value).map_err(to_py)
     }

@@ -476,12 +476,20 @@ impl Running<'_> {
     /// What a latched or posted register answers.
     fn answer_without_trip(&mut self, access: &BusAccess) -> Option<u64> {
         let answer = self.windows.answer(access, self.cpu.now)?;
+        match (answer.level, self.smp.as_mut()) {
+            (Some(level), Some(smp)) => {
+                smp.gic.set_wire(level.line.into(), level.is_high);
+                self.vcpu.set_lines(smp.gic.lines(self.vcpu_index as usize));
+            }
+            (Some(level), None) => self.vcpu.set_line(level.line, level.is_high),
+            (None, _) => {}
+        }
         if access.store {
             self.vcpu.counters.device_posted += 1;
         } else {
             self.vcpu.counters.device_latched += 1;
         }
-        Some(answer)
+        Some(answer.value)
     }
 
     /// Carries out a device access whose answer is known.

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use machine::services::{Cost, Service};
 use machine::smp::CPUS_MAX;
-use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysRange};
+use machine::{CpuConfig, Cycles, MachineMemory, Mpn, NodeId, PAGE_BYTES, PhysAddr, PhysRange};
 
 use crate::Counters;
 use crate::counters::{ByCause, CpuTime};
@@ -273,6 +273,26 @@ impl Monitor {
     /// [`MonitorError::NoVm`].
     pub fn windows(&mut self, vm: u32) -> Result<&mut machine::windows::Windows> {
         Ok(&mut self.vm(vm)?.windows)
+    }
+
+    /// Clears bits of an interrupt that stores to `clear` clear, sets some, and drives its line. What it has then.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`]; [`MonitorError::Machine`] when there is no such interrupt.
+    pub fn update_interrupt(&mut self, vm: u32, clear: PhysAddr, cleared: u32, raised: u32) -> Result<u32> {
+        let updated = self.windows(vm)?.update_interrupt(clear, cleared, raised);
+        let (bits, level) =
+            updated.ok_or_else(|| MonitorError::Machine(format!("VM {vm} has no interrupt at {clear}")))?;
+        if self.vm(vm)?.smp.is_some() {
+            self.set_wire(vm, level.line.into(), level.is_high)?;
+        } else {
+            self.set_line(vm, 0, level.line, level.is_high)?;
+        }
+        if raised != 0 {
+            // Whoever gets an interrupt soon has something for the device again, which waits for the round's end.
+            self.quanta = u64::from(self.is_at_boundary());
+        }
+        Ok(bits)
     }
 
     /// Answers the device access that a vCPU waits for.
