@@ -229,6 +229,14 @@ def run(
             " than copy them at once; implies --network.",
         ),
     ] = False,
+    ssh: Annotated[
+        bool,
+        typer.Option(
+            "--ssh",
+            help="Let 'disco ssh' and 'disco cp' in: each VM gets your public key and a host key of its own;"
+            " implies --network. Its root needs openssh-server, as 'debian' has it.",
+        ),
+    ] = False,
     nat: Annotated[
         bool,
         typer.Option(
@@ -329,6 +337,7 @@ def run(
         entropy=entropy,
         network=network,
         remap_frames=remap_frames,
+        ssh=ssh,
         nat=nat,
         publish=wishes.published(publish or (), wanted),
         capture=capture,
@@ -713,6 +722,69 @@ def console(
         command.show_list()
     else:
         raise typer.Exit(command.console(vm))
+
+
+GuestUser = Annotated[str, typer.Option("--user", "-l", help="Who to be in the VM.")]
+
+
+@app.command()
+def ssh(
+    context: typer.Context,
+    vm: Annotated[str, typer.Argument(help="Name of a running VM, or PROCESS/NAME.", metavar="VM")],
+    user: GuestUser = "root",
+) -> None:
+    """
+    Log in to a VM that another 'disco run --ssh' runs, or run a command in it.
+
+    This host's own ssh does it, through the run's virtual subnet; no way out and no published port is needed.
+    It waits for a VM that still boots. Keys are made and known by themselves.
+
+    \b
+    Examples:
+      disco run web=debian --ssh          in one terminal
+      disco ssh web                       in another
+      disco ssh web -- uname -a
+    """
+    from disco.cli import ssh as command
+
+    raise typer.Exit(command.ssh(vm, context.obj, user=user))
+
+
+@app.command()
+def cp(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files of this host or VM:PATH; the last one is where to.", metavar="SRC... DST"
+        ),
+    ],
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Copy folders too.")] = False,
+    user: GuestUser = "root",
+) -> None:
+    """
+    Copy files to or from a VM that another 'disco run --ssh' runs, with this host's own scp.
+
+    Paths in the VM begin in the user's home. A file of this host with a colon in its name is ./NAME.
+
+    \b
+    Examples:
+      disco cp notes.txt web:              into /root
+      disco cp -r web:/var/log ./logs
+    """
+    from disco.cli import ssh as command
+
+    if len(places) < 2:
+        raise ConfigError("cp: two places or more are needed, SRC... DST")
+    *sources, target = places
+    raise typer.Exit(command.copy(sources, target, user=user, is_recursive=recursive))
+
+
+@app.command(hidden=True)
+def tunnel(path: Path, port: int) -> None:
+    """Standard input and output as a TCP connection into a VM: what ssh calls."""
+    from disco.cli import ssh as command
+
+    raise typer.Exit(command.tunnel(path, port))
 
 
 @app.command()

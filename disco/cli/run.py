@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from disco.cli import status
+from disco.cli import keys, status
 from disco.cli.scheduler import SchedulerWish
 from disco.cli.services import bare_sides
 from disco.cli.terminal import AttachedConsole, Progress, RemoteConsoles, prefixed, say
@@ -53,6 +53,7 @@ class Options:
     entropy: bool
     network: bool
     remap_frames: bool
+    ssh: bool
     nat: bool
     publish: Mapping[str, tuple[PublishedPort, ...]]
     capture: Path | None
@@ -70,7 +71,7 @@ class Options:
     @property
     def has_network(self) -> bool:
         """Whether the VMs are on the subnet."""
-        asked = (self.network, self.remap_frames, self.nat, self.publish, self.capture)
+        asked = (self.network, self.remap_frames, self.ssh, self.nat, self.publish, self.capture)
         return any(asked)
 
     def nat_of(self, vm: str) -> Nat | None:
@@ -186,6 +187,7 @@ def _create(
         initrd=options.initrd,
         append=options.append,
         command=options.command or None,
+        files=keys.files(wish.name) if options.ssh and wish.image else None,
         memory_mib=wish.memory_mib,
         vcpus=wish.vcpus,
         root=wish.root,
@@ -216,16 +218,17 @@ def _run(monitor: Monitor, options: Options, made: Mapping[str | None, Image]) -
         return monitor.run(
             seconds=options.timeout_seconds,
             wall_seconds=options.wall_timeout_seconds,
-            until=_with_remote_consoles(monitor, until, stack),
+            until=_with_remote_consoles(monitor, until, stack, has_tunnels=options.ssh),
         )
 
 
 def _with_remote_consoles(
-    monitor: Monitor, until: Callable[[], bool] | None, stack: ExitStack
+    monitor: Monitor, until: Callable[[], bool] | None, stack: ExitStack, *, has_tunnels: bool
 ) -> Callable[[], bool] | None:
-    """`until`, and other terminals can attach to the consoles; if that cannot be, it is said."""
+    """`until`, and other terminals can attach to the consoles, and with tunnels to ports of VMs; if that cannot
+    be, it is said."""
     try:
-        consoles = RemoteConsoles(monitor, until)
+        consoles = RemoteConsoles(monitor, until, has_tunnels=has_tunnels)
     except ConfigError as error:
         say(f"{error}; 'disco console' will not find these VMs")
         return until

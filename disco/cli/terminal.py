@@ -15,6 +15,7 @@ from typing import TextIO
 
 from disco.monitor import Monitor, VirtualMachine
 from disco.monitor.attach import ConsoleServer
+from disco.monitor.tunnels import TunnelServer
 
 #: ANSI colours for names of VMs, in turn.
 _COLOURS = (36, 33, 35, 32, 34, 31)
@@ -196,12 +197,16 @@ class Progress:
 
 
 class RemoteConsoles:
-    """The VMs' consoles for `disco console` in other terminals, around what a run does when it is polled.
+    """The VMs' consoles for `disco console` in other terminals, and perhaps connections for `disco ssh`, around
+    what a run does when it is polled.
 
     While somebody is attached, simulated time keeps to the wall clock.
     """
 
-    def __init__(self, monitor: Monitor, inner: Callable[[], bool] | None) -> None:
+    def __init__(
+        self, monitor: Monitor, inner: Callable[[], bool] | None, *, has_tunnels: bool = False
+    ) -> None:
+        self._tunnels = TunnelServer(monitor) if has_tunnels else None
         self._server = ConsoleServer(monitor)
         self._pacer = Pacer(monitor)
         self._inner = inner
@@ -211,6 +216,9 @@ class RemoteConsoles:
         """Does its work; what `inner` says."""
         self._server.poll()
         is_attached = self._server.is_attached
+        if self._tunnels is not None:
+            self._tunnels.poll()
+            is_attached = is_attached or self._tunnels.is_attached
         if is_attached and not self._was_attached:
             self._pacer.start()
         if is_attached:
@@ -220,6 +228,8 @@ class RemoteConsoles:
 
     def close(self) -> None:
         """Cuts everybody off."""
+        if self._tunnels is not None:
+            self._tunnels.close()
         self._server.close()
 
 

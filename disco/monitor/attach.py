@@ -55,16 +55,19 @@ def runtime_folder() -> Path:
     return folder
 
 
-def running(folder: Path | None = None) -> Iterator[tuple[int, str, Path]]:
-    """Process, name and socket of each VM that can be attached to; removes what dead processes left."""
+def running(folder: Path | None = None, *, suffix: str = SUFFIX) -> Iterator[tuple[int, str, Path]]:
+    """Process, name and socket of each VM that can be attached to; removes what dead processes left.
+
+    `suffix` says which kind of socket.
+    """
     for process in sorted((folder or runtime_folder()).iterdir()):
         if not process.name.isdecimal():
             continue
         if not Path("/proc", process.name).exists():
             shutil.rmtree(process, ignore_errors=True)
             continue
-        for path in sorted(process.glob(f"*{SUFFIX}")):
-            yield int(process.name), path.name.removesuffix(SUFFIX), path
+        for path in sorted(process.glob(f"*{suffix}")):
+            yield int(process.name), path.name.removesuffix(suffix), path
 
 
 @dataclass

@@ -1,5 +1,5 @@
-"""Disco itself on the subnet: it says who it is (ARP), answers pings, serves DHCP and DNS, and hands what is
-for the world to the sender's way out, if it has one.
+"""Disco itself on the subnet: it says who it is (ARP), answers pings, serves DHCP and DNS, has connections into
+VMs, and hands what is for the world to the sender's way out, if it has one.
 
 What is malformed gets no answer; what is for somebody else is not looked at.
 """
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 
-from disco.network import dhcp, dns, packets
+from disco.network import dhcp, dns, packets, tcp
 from disco.network.frame import Frame
 from disco.network.packets import Datagram, Ipv4
 from disco.network.switch import Port
 
 Reply = Callable[[bytes, Port], None]
 Forward = Callable[[Port, Frame], None]
+#: Takes a TCP segment for Disco's address; False: it is of no connection of Disco's.
+Connected = Callable[[Port, tcp.Segment], bool]
 
 
 class Gateway:
@@ -30,6 +32,7 @@ class Gateway:
         offer_for: Callable[[Port], dhcp.Offer],
         reply: Reply,
         forward: Forward,
+        connected: Connected,
     ) -> None:
         """Takes its place.
 
@@ -39,6 +42,7 @@ class Gateway:
             offer_for: what whoever is at a port is told by DHCP.
             reply: sends a frame to one port.
             forward: takes what a port has sent and Disco does not answer itself.
+            connected: takes what a port has sent over a connection with Disco.
         """
         self.link = link
         self.address = address
@@ -46,6 +50,7 @@ class Gateway:
         self._offer_for = offer_for
         self._reply = reply
         self._forward = forward
+        self._connected = connected
 
     def take(self, sender: Port, frame: Frame) -> None:
         """Answers a frame that a port has sent to Disco or to all, if it asks for something."""
@@ -79,9 +84,12 @@ class Gateway:
     def _answered(
         self, sender: Port, frame: Frame, packet: Ipv4, datagram: Datagram | None
     ) -> bool:
-        """Whether it was a question that Disco answers: one for its own names, or a ping."""
+        """Whether it was Disco's: of a connection, a question for its own names, or a ping."""
         if packet.destination != self.address:
             return False
+        segment = tcp.read(packet)
+        if segment is not None and self._connected(sender, segment):
+            return True
         answer = packets.echo_reply(packet)
         if answer is not None:
             self._send(sender, frame.source, packets.TYPE_IPV4, answer)

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from disco.errors import ConfigError
-from disco.network import dhcp, dns
+from disco.network import dhcp, dns, packets, tcp
 from disco.network.capture import Capture
 from disco.network.frame import Frame
 from disco.network.gateway import Gateway
@@ -35,6 +35,11 @@ _FIRST = 0x0101  # the first VM's address within the network
 _PER_GROUP = 254  # addresses x.1 to x.254 of each 256
 #: Addresses from 10.97.1.1 to 10.97.254.254.
 MEMBERS_MAX = 254 * _PER_GROUP
+
+#: Ports of Disco's ends of connections; the host's own ones, which a way out uses, are above.
+_HOST_PORTS = range(1024, 32768)
+#: Data in a segment to Disco, as between VMs.
+_SEGMENT_BYTES = 15 * 4096
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _LINK_PREFIX = bytes.fromhex("02d15c00")  # locally administered
@@ -91,7 +96,10 @@ class Subnet:
             offer_for=self._offer_for,
             reply=self._reply,
             forward=self._forward,
+            connected=self._take_segment,
         )
+        self._connections: dict[tuple[Port, int, int], tcp.Connection] = {}
+        self._connected = 0
         self._ways_out: dict[Port, WayOut] = {}
 
     @property
@@ -171,6 +179,39 @@ class Subnet:
         """
         self._capture = Capture(path, clock_hz=self._clock_hz)
         return self._capture
+
+    def connect(self, member: Member, port: int) -> tcp.Connection:
+        """Begins to open a connection from Disco to a TCP port of a VM. Call `tick` while it is alive."""
+        self._connected += 1
+        host_port = _HOST_PORTS[self._connected % len(_HOST_PORTS)]
+
+        def send(packet: bytes) -> None:
+            frame = packets.ethernet(member.link, self._port.link, packets.TYPE_IPV4, packet)
+            self._reply(frame, member.port)
+
+        connection = tcp.Connection(
+            host=(GATEWAY, host_port),
+            guest=(member.address, port),
+            mss=_SEGMENT_BYTES,
+            send=send,
+            seconds=lambda: self._now() / self._clock_hz,
+        )
+        self._connections[member.port, port, host_port] = connection
+        return connection
+
+    def tick(self) -> None:
+        """Repeats what connections have had no answer to, and forgets those that have ended."""
+        for key, connection in tuple(self._connections.items()):
+            connection.tick()
+            if not connection.is_alive:
+                del self._connections[key]
+
+    def _take_segment(self, sender: Port, segment: tcp.Segment) -> bool:
+        key = (sender, segment.source_port, segment.destination_port)
+        connection = self._connections.get(key)
+        if connection is not None:
+            connection.deliver(segment)
+        return connection is not None
 
     def _watch(self, sender: Port, frame: Frame, cycle: int) -> None:
         if self._capture is not None:

@@ -3,6 +3,7 @@
 # over to Debian's init. Words on the kernel command line that it takes:
 #   disco.nonce=WORD       mark the exit status of the command as "disco[WORD]: exit status N"
 #   disco.hostname=NAME
+# Files laid over it: /disco/command, what to run; /disco/ssh, keys for the ssh server.
 # A command is run once the system is up, in the place of the console's login; then the VM powers off. All of
 # that lives in /run, so the root itself is as Debian makes it.
 echo 'disco: userland reached'
@@ -45,11 +46,31 @@ done
 if [ -n "$name" ] && [ "$(cat /mnt/etc/hostname)" != "$name" ]; then
     echo "$name" > /mnt/etc/hostname
     sed -i "s/^127\.0\.1\.1.*/127.0.1.1\t$name/" /mnt/etc/hosts
+    # Under its new name it is another host, which has a key of its own.
+    if [ -x /mnt/usr/bin/ssh-keygen ] && [ ! -d /disco/ssh ]; then
+        rm -f /mnt/etc/ssh/ssh_host_*
+        chroot /mnt /usr/bin/ssh-keygen -q -t ed25519 -N '' -C "root@$name" -f /etc/ssh/ssh_host_ed25519_key
+    fi
 fi
 
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /mnt/run
+
+# Who may log in and which host key this VM has, beside what the root says of the ssh server.
+if [ -d /disco/ssh ] && [ -d /mnt/etc/ssh/sshd_config.d ]; then
+    mkdir -p /mnt/run/disco/sshd_config.d
+    cp -r /disco/ssh /mnt/run/disco/
+    chmod 600 /mnt/run/disco/ssh/*
+    cp /mnt/etc/ssh/sshd_config.d/* /mnt/run/disco/sshd_config.d/ 2> /dev/null || true
+    cat > /mnt/run/disco/sshd_config.d/disco.conf << END
+AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2 /run/disco/ssh/authorized_keys
+HostKey /run/disco/ssh/host_key
+PermitRootLogin prohibit-password
+END
+    mount --bind /mnt/run/disco/sshd_config.d /mnt/etc/ssh/sshd_config.d
+fi
+
 if [ -e /disco/command ]; then
-    mkdir /mnt/run/disco
+    mkdir -p /mnt/run/disco
     cp /disco/command /mnt/run/disco/command
     cat > /mnt/run/disco/start << END
 #!/bin/sh
