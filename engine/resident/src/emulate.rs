@@ -18,8 +18,9 @@ const INDEX_P: u32 = 1 << 31;
 impl Running<'_> {
     /// A CP0 instruction of a guest that may use CP0.
     pub(crate) fn privileged(&mut self, trap: &Trap) -> Flow {
-        let insn = trap.insn;
-        let is_tlb = matches!(insn.op, Op::Tlbr | Op::Tlbwi | Op::Tlbwr | Op::Tlbp | Op::Tlbinv | Op::Tlbinvf);
+        // By parts, as it has just been stored: a load of all of it would wait for the stores.
+        let op = trap.insn.op;
+        let is_tlb = matches!(op, Op::Tlbr | Op::Tlbwi | Op::Tlbwr | Op::Tlbp | Op::Tlbinv | Op::Tlbinvf);
         let cost = if is_tlb { self.costs.emulate_tlb } else { self.costs.emulate };
         self.charge(cost);
         if let Some(follower) = &mut self.vcpu.follower {
@@ -28,11 +29,11 @@ impl Running<'_> {
         }
         self.note("privileged", || vec![("pc", trap.insn_pc().into()), ("word", u64::from(trap.word).into())]);
         let mut next_pc = trap.next_pc;
-        match insn.op {
-            Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(insn),
-            Op::Mtc0 | Op::Dmtc0 => self.move_to_cp0(insn),
+        match op {
+            Op::Mfc0 | Op::Dmfc0 => self.move_from_cp0(trap.insn),
+            Op::Mtc0 | Op::Dmtc0 => self.move_to_cp0(trap.insn),
             Op::Tlbwi | Op::Tlbwr => {
-                if let Err(exception) = self.write_virtual_tlb(insn.op == Op::Tlbwr) {
+                if let Err(exception) = self.write_virtual_tlb(op == Op::Tlbwr) {
                     return self.forward(exception, trap);
                 }
             }
@@ -41,12 +42,12 @@ impl Running<'_> {
             Op::Tlbinv => self.invalidate_virtual_tlb(Some(Asid(self.vcpu.cp0.entry_hi as u8))),
             Op::Tlbinvf => self.invalidate_virtual_tlb(None),
             Op::Eret => next_pc = self.return_from_exception(),
-            Op::Di | Op::Ei => self.switch_interrupts(insn),
+            Op::Di | Op::Ei => self.switch_interrupts(trap.insn),
             Op::Cache => self.vcpu.counters.emulated_cache += 1,
             Op::Rdpgpr | Op::Wrpgpr => {
                 // One register set: the previous set is the current one.
-                let value = self.cpu.regs.gpr[usize::from(insn.rt)];
-                self.set_gpr(insn.rd, value);
+                let value = self.cpu.regs.gpr[usize::from(trap.insn.rt)];
+                self.set_gpr(trap.insn.rd, value);
             }
             Op::Wait => {
                 self.vcpu.counters.emulated_wait += 1;

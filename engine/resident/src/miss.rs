@@ -92,7 +92,7 @@ impl Running<'_> {
             self.note("l2tlb", || {
                 vec![("hit", true.into()), ("lo0", entry.lo[0].into()), ("lo1", entry.lo[1].into())]
             });
-            self.write_hardware(&entry, None);
+            self.write_hardware(&entry, None, vaddr);
             return Flow::Resume;
         }
         self.charge(self.costs.l2tlb_miss);
@@ -112,7 +112,7 @@ impl Running<'_> {
         let is_user = self.vcpu.cp0.mode() == Mode::User;
         self.vcpu.trap.cause = if is_user { Cause::TlbMiss } else { Cause::KernelTlbMiss };
         self.charge(self.costs.trap + self.costs.l2tlb_hit);
-        let index = self.write_hardware(&entry, None);
+        let index = self.write_hardware(&entry, None, vaddr);
         self.vcpu.settle_trap();
         Some(index)
     }
@@ -233,16 +233,17 @@ impl Running<'_> {
                 } else {
                     self.vcpu.counters.tlb_kernel_segment += 1;
                 }
-                self.map_pair(pair);
+                self.map_pair(pair, vaddr);
                 Flow::Resume
             }
         }
     }
 
-    /// Puts a guest's pair into the hardware TLB and the second-level TLB, as far as its pages are present.
-    fn map_pair(&mut self, pair: &GuestPair) {
+    /// Puts a guest's pair, in which `wanted` lies, into the hardware TLB and the second-level TLB, as far as its pages
+    /// are present.
+    fn map_pair(&mut self, pair: &GuestPair, wanted: u64) {
         if let Some((entry, is_new)) = RUN_PAGES.into_iter().find_map(|pages| self.large_entry(pair, pages)) {
-            return self.map_large(&entry, pair.origin, is_new);
+            return self.map_large(&entry, pair.origin, is_new, wanted);
         }
         let lo = [0, 1].map(|half| self.hardware_lo(pair, half));
         if lo[0] | lo[1] == 0 {
@@ -252,7 +253,7 @@ impl Running<'_> {
         let entry = L2Entry::new(pair.vpn2, pair.asid, pair.global, pair.origin, lo);
         self.vcpu.l2tlb.insert(entry);
         let index = self.cpu.tlb().find(pair.vpn2, pair.asid);
-        self.write_hardware(&entry, index);
+        self.write_hardware(&entry, index, wanted);
     }
 
     /// An entry of pages of that size around a pair, if the guest maps it all and both pages are runs; and whether such an
@@ -282,7 +283,7 @@ impl Running<'_> {
     /// Puts an entry of large pages into the hardware TLB, in place of all smaller ones. When it is new, the smaller
     /// ones of the second-level TLB go too, or they would be found first for ever; under another address some may be
     /// left, which are as good.
-    fn map_large(&mut self, entry: &TlbEntry, origin: Origin, is_new: bool) {
+    fn map_large(&mut self, entry: &TlbEntry, origin: Origin, is_new: bool, wanted: u64) {
         self.charge(self.costs.map_large);
         self.vcpu.counters.tlb_large += 1;
         if is_new {
@@ -293,7 +294,7 @@ impl Running<'_> {
         while let Some(index) = self.cpu.tlb().find_overlap(entry, usize::MAX) {
             self.cpu.tlb_invalidate(index);
         }
-        self.write_entry(*entry, origin, None);
+        self.write_entry(*entry, origin, None, wanted);
     }
 
     /// Hardware EntryLo of one half: the guest's protection and the pmap's, merged. 0: not to be used.
@@ -310,13 +311,17 @@ impl Running<'_> {
     }
 
     /// Writes a hardware entry of the second-level TLB's. Where.
-    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>) -> usize {
+    fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>, wanted: u64) -> usize {
         let L2Entry { vpn2, asid, global, lo, .. } = *entry;
-        self.write_entry(TlbEntry { vpn2, asid, global, page_mask: 0, lo, hidden: false }, entry.origin, index)
+        let entry_of_tlb = TlbEntry { vpn2, asid, global, page_mask: 0, lo, hidden: false };
+        self.write_entry(entry_of_tlb, entry.origin, index, wanted)
     }
 
     /// Writes a hardware entry, at `index` if the pair is there already, else in place of the oldest. Where.
-    fn write_entry(&mut self, entry: TlbEntry, origin: Origin, index: Option<usize>) -> usize {
+    ///
+    /// The access to `wanted` comes next, and who misses the TLB misses the host's caches too: they fetch it meanwhile.
+    fn write_entry(&mut self, entry: TlbEntry, origin: Origin, index: Option<usize>, wanted: u64) -> usize {
+        self.cpu.memory().prefetch(MachineAddr(entry.physical(wanted)));
         let index = index.unwrap_or_else(|| {
             let victim = self.shadow.next_victim;
             self.shadow.next_victim = (victim + 1) % self.cpu.tlb().len();
@@ -354,14 +359,15 @@ impl Running<'_> {
             // Nobody asks the TLB there: what software writes to make an entry harmless.
             return;
         }
+        // Of large pages, what the handler was called for is likely to be wanted.
+        let wanted = self.vcpu.cp0.bad_vaddr;
+        let is_inside = entry.matches(segments::tlb_address(wanted), entry.asid);
+        let vaddr = if is_inside { wanted } else { sign_extended(entry.vpn2) };
+        let pair = self.mapped_pair(&entry, vaddr, index);
+        pair.pages.iter().for_each(|page| self.pmap.prefetch(*page));
         self.drop_overlapping(&entry);
         if segment == Ok(Segment::Mapped) {
-            // Of large pages, what the handler was called for is likely to be wanted.
-            let wanted = self.vcpu.cp0.bad_vaddr;
-            let is_inside = entry.matches(segments::tlb_address(wanted), entry.asid);
-            let vaddr = if is_inside { wanted } else { sign_extended(entry.vpn2) };
-            let pair = self.mapped_pair(&entry, vaddr, index);
-            self.map_pair(&pair);
+            self.map_pair(&pair, vaddr);
         }
     }
 

@@ -248,6 +248,13 @@ impl Pmap {
         self.row(page).overflowed != 0 || self.backmaps(page).count != 0 || self.blocks.is_mapped(page)
     }
 
+    /// Has the host fetch what the tables say of a page, before that is asked for.
+    #[inline]
+    pub fn prefetch(&self, page: Ppn) {
+        self.table.prefetch(page.0 as usize);
+        self.backmaps.prefetch(self.backmap_index(page));
+    }
+
     /// Notes that the page is now in a TLB under this address.
     #[inline]
     pub fn record(&mut self, page: Ppn, backmap: Backmap) {

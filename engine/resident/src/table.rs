@@ -52,6 +52,12 @@ impl<R: Row> Table<R> {
         unsafe { self.region.base().cast::<R>().add(row).read() }
     }
 
+    /// Has the host fetch a row that will be asked for soon.
+    #[inline]
+    pub fn prefetch(&self, row: usize) {
+        self.region.prefetch(row * size_of::<R>());
+    }
+
     /// Overwrites one row.
     #[inline]
     pub fn set(&mut self, row: usize, value: R) {

@@ -211,6 +211,7 @@ impl Cpu {
     }
 
     /// Brings time and counts up to date with `left` of the budget not used.
+    #[inline]
     pub fn settle(&mut self, left: i64) {
         let executed = (self.budget_left - left) as u64;
         self.budget_left = left;
@@ -267,6 +268,7 @@ impl Cpu {
     }
 
     /// The exception that the last access ended with, if a handler takes it.
+    #[inline]
     pub fn refused(&self) -> Option<Exception> {
         match self.fault {
             Fault::Exception(exception) => Some(exception),
@@ -275,6 +277,7 @@ impl Cpu {
     }
 
     /// The exception that `insn`, which accesses no memory, raises as things stand.
+    #[inline]
     pub fn raised_by(&self, insn: mips::Insn) -> Option<Exception> {
         match insn.op {
             op if op.is_privileged() && !self.cp0.coprocessor_usable(0) => {
@@ -291,6 +294,7 @@ impl Cpu {
 
     /// Lets the handler carry out `insn` if it is privileged and takes no more than registers and time. `left` is
     /// what is left of the budget before the instruction; gives back what is left behind it.
+    #[inline]
     pub fn emulate(&mut self, handler: &mut dyn TrapHandler, insn: mips::Insn, left: i64) -> Option<(Taken, i64)> {
         if !insn.op.is_privileged() || self.cp0.coprocessor_usable(0) {
             return None;
@@ -306,6 +310,10 @@ impl Cpu {
 
     /// Gives `exception` of an instruction to the handler. `left` is what is left of the budget before the
     /// instruction; gives back what is left then.
+    ///
+    /// Inline, so that the trap is put together in one place: values that are stored by parts and loaded whole soon
+    /// after cost the host more than all the rest.
+    #[inline(always)]
     pub fn hand_over(
         &mut self,
         handler: &mut dyn TrapHandler,
@@ -331,11 +339,13 @@ impl Cpu {
 
     /// Whether code at `pc` could be fetched without a further look: so it is for code that is being executed,
     /// unless a trap handler has taken its translation away.
+    #[inline]
     pub fn is_fetched(&self, pc: u64) -> bool {
         self.fetches.get(pc, self.context).is_some()
     }
 
     /// The word at `pc`, which is being executed.
+    #[inline]
     fn executed_word(&self, pc: u64) -> u32 {
         match self.fetches.get(pc, self.context) {
             Some(page) => self.read_memory(MachineAddr(page.address().0 | (pc & (PAGE_BYTES - 1))), 4) as u32,

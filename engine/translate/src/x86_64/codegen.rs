@@ -309,7 +309,7 @@ impl<'a> Codegen<'a> {
     fn trap(&mut self, insn: Insn) {
         self.write_back();
         let word = self.site.word() as i32;
-        dynasm!(self.emitter.ops(); mov DWORD [BYTE rsp + frame::SITE], word);
+        dynasm!(self.emitter.ops(); mov QWORD [BYTE rsp + frame::SITE], word);
         self.emitter.constant(RDX, float::pack(insn));
         self.emitter.jump_to(self.thunks.trap);
     }

@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK, Trapping};
-use machine::{Cpu, PAGE_BYTES, Taken};
+use machine::{Cpu, Exception, PAGE_BYTES, Taken};
+use mips::Insn;
 
 use super::codegen::{CROSSINGS_OFFSET, Site, TORN_OFFSET};
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
@@ -181,19 +182,32 @@ fn lower_guard(cpu: &mut Cpu) {
     }
 }
 
+/// Hands the access at the frame's site, which was refused, to the trap handler.
+fn hand_over_access(cpu: &mut Cpu, frame: &mut Frame<'_, '_>) -> Answer {
+    lower_guard(cpu);
+    cpu.refused().map_or(Answer::REFUSED, |exception| hand_over_at_site(cpu, exception, None, frame))
+}
+
 /// Hands the instruction at the frame's site to the trap handler.
 fn hand_over(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
     lower_guard(cpu);
+    let insn = as_encoded(float::unpack(packed));
+    cpu.raised_by(insn).map_or(Answer::REFUSED, |exception| hand_over_at_site(cpu, exception, Some(insn), frame))
+}
+
+#[inline(always)]
+fn hand_over_at_site(
+    cpu: &mut Cpu,
+    exception: Exception,
+    insn: Option<Insn>,
+    frame: &mut Frame<'_, '_>,
+) -> Answer {
     if frame.left_before() <= 0 {
         // The time was up before the instruction.
         return Answer::REFUSED;
     }
     // SAFETY: as in `access`.
     let Some(handler) = (unsafe { &mut *frame.handler }) else { return Answer::REFUSED };
-    let insn = (packed != 0).then(|| as_encoded(float::unpack(packed)));
-    let Some(exception) = insn.map_or_else(|| cpu.refused(), |insn| cpu.raised_by(insn)) else {
-        return Answer::REFUSED;
-    };
     // A branch has been executed when its delay slot traps.
     let left = frame.left_before() - i64::from(frame.site().is_slot);
     let (handed_over, left) = cpu.hand_over(*handler, exception, frame.trapping(), insn, left);
@@ -234,7 +248,7 @@ fn privileged(cpu: &mut Cpu, packed: u64, frame: &mut Frame<'_, '_>) -> Answer {
 }
 
 /// The decoder's register for writes to register 0 is register 0 to a handler.
-fn as_encoded(mut insn: mips::Insn) -> mips::Insn {
+fn as_encoded(mut insn: Insn) -> Insn {
     for register in [&mut insn.rt, &mut insn.rd] {
         *register = if *register == SINK { 0 } else { *register };
     }
@@ -287,7 +301,10 @@ helpers! {
     store_conditional: |cpu, vaddr, bytes, value, frame| {
         access(cpu, frame, |cpu| cpu.try_store_conditional(vaddr, bytes, value))
     };
-    trap_helper: |cpu, packed, bytes, value, frame| hand_over(cpu, value, frame);
+    trap_helper: |cpu, packed, bytes, value, frame| match value {
+        0 => hand_over_access(cpu, frame),
+        packed => hand_over(cpu, packed, frame),
+    };
     privileged_helper: |cpu, packed, bytes, value, frame| privileged(cpu, value, frame);
     fetch: |cpu, pc, bytes, value, frame| {
         // SAFETY: as in `access`.
@@ -610,7 +627,7 @@ fn emit_access(emitter: &mut Emitter, helper: Helper, bytes: u64) -> usize {
     let called = emit_helper_with_frame(emitter, helper, bytes);
     let thunk = emitter.address();
     dynasm!(emitter.ops()
-        ; mov [BYTE rsp + 8 + frame::SITE], ecx
+        ; mov [BYTE rsp + 8 + frame::SITE], rcx
         ; mov [BYTE rsp + 8 + frame::LEFT], r15
         ; jmp extern called
     );
@@ -623,7 +640,7 @@ fn emit_privileged(emitter: &mut Emitter) -> usize {
     let thunk = emitter.address();
     emit_host_mxcsr(emitter);
     dynasm!(emitter.ops()
-        ; mov [BYTE rsp + 8 + frame::SITE], ecx
+        ; mov [BYTE rsp + 8 + frame::SITE], rcx
         ; mov [BYTE rsp + 8 + frame::LEFT], r15
         ; jmp extern called
     );
