@@ -169,7 +169,7 @@ impl Layout {
         fetches: offset_of!(Cpu, fetches) + FetchTranslations::ENTRIES_OFFSET,
     };
     /// Words in `Cpu::scratch`.
-    pub const SCRATCH_COUNT: usize = 8;
+    pub const SCRATCH_COUNT: usize = 9;
     /// Entries of the host translations, a power of two.
     pub const TRANSLATION_COUNT: usize = super::translation::ENTRY_COUNT;
     /// Entries of the fetch cache, a power of two.

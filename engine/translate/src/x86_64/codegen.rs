@@ -21,7 +21,7 @@ use mips::{Insn, Op};
 
 use super::emitter::{Alu, Condition, Emitter, Host, Place, R15, RAX, RCX, RDX, Virtual, Width, field, frame};
 use super::enter::{EntryPoint, Thunks, emit_go_on};
-use super::float;
+use super::float::{self, scratch, scratch_word};
 use crate::flow::Flow;
 use crate::groups::Groups;
 use crate::region::{Block, End, Pins, Region, Target, goes_on, is_call};
@@ -65,9 +65,12 @@ enum WayOut {
     Redirect,
 }
 
-/// Where in a page's table the emitted code counts crossings between regions, and says that they are many.
+/// Where in a page's table crossings between regions are counted, and where it is said that they are many. Emitted code
+/// counts in the CPU, and every [`CROSSINGS_SAMPLE`]th counts that many in its page: CPUs on several host threads that
+/// execute the same page would wait for each other at each crossing.
 pub const CROSSINGS_OFFSET: usize = size_of::<EntryPoint>() * PAGE_INSNS;
 pub const TORN_OFFSET: usize = CROSSINGS_OFFSET + 4;
+pub const CROSSINGS_SAMPLE: i32 = 61;
 
 /// Code that is emitted behind the blocks.
 type Later<'a> = Box<dyn FnOnce(&mut Codegen<'a>) + 'a>;
@@ -654,7 +657,7 @@ impl<'a> Codegen<'a> {
         self.emitter.constant(RAX, 4 * index as u64);
         dynasm!(self.emitter.ops()
             ; mov rcx, QWORD entry_points
-            ; sub DWORD [rcx + CROSSINGS_OFFSET as i32], 1
+            ; sub DWORD [rbp + scratch_word(scratch::CROSSINGS)], 1
             ; js =>often
             ; mov ecx, [rcx + rax]
             ; add rcx, [BYTE rsp + frame::CODE]
@@ -662,7 +665,7 @@ impl<'a> Codegen<'a> {
         );
         self.later(move |codegen| {
             codegen.emitter.place(often);
-            codegen.emitter.jump_to(codegen.thunks.torn);
+            codegen.emitter.jump_to(codegen.thunks.crossed);
         });
     }
 

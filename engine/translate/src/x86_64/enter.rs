@@ -26,7 +26,7 @@ use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK, Trappi
 use machine::{Cpu, Exception, PAGE_BYTES, Taken};
 use mips::Insn;
 
-use super::codegen::{CROSSINGS_OFFSET, Site, TORN_OFFSET};
+use super::codegen::{CROSSINGS_OFFSET, CROSSINGS_SAMPLE, Site, TORN_OFFSET};
 use super::emitter::{CPU_BIAS, Emitter, field, frame};
 use super::float::{self, scratch, scratch_word};
 
@@ -43,9 +43,9 @@ pub struct Thunks {
     pub aside: usize,
     /// What entry points are where nothing is translated; eax is the offset in the page.
     pub absent: usize,
-    /// Marks the page whose table is in rcx as torn and takes away its entry point at the offset in eax, so
-    /// that the CPU offers it anew; leaves as `absent` does.
-    pub torn: usize,
+    /// Counts crossings in the page whose table is in rcx, and goes on at the offset in eax. If they have been many, marks
+    /// it as torn and takes away that entry point, so that the CPU offers it anew; leaves as `absent` does.
+    pub crossed: usize,
     /// The helpers: of sizes 1, 2, 4 and 8 in this order.
     pub load: [usize; 4],
     pub store: [usize; 4],
@@ -354,8 +354,15 @@ impl Thunks {
         let look_around = emitter.address();
         dynasm!(emitter.ops(); mov [rbp + field(Layout::CPU.pc)], rax; mov edx, LEFT_LOOK_AROUND);
         emit_leave(emitter);
-        let torn = emitter.address();
+        let crossed = emitter.address();
         dynasm!(emitter.ops()
+            ; mov DWORD [rbp + scratch_word(scratch::CROSSINGS)], CROSSINGS_SAMPLE - 1
+            ; sub DWORD [rcx + CROSSINGS_OFFSET as i32], CROSSINGS_SAMPLE
+            ; js >torn
+            ; mov ecx, [rcx + rax]
+            ; add rcx, [BYTE rsp + frame::CODE]
+            ; jmp rcx
+            ; torn:
             ; mov DWORD [rcx + rax], (absent - code) as i32
             ; mov DWORD [rcx + CROSSINGS_OFFSET as i32], i32::MAX
             ; mov DWORD [rcx + TORN_OFFSET as i32], 1
@@ -384,7 +391,7 @@ impl Thunks {
             far,
             aside,
             absent,
-            torn,
+            crossed,
             load,
             store,
             trap,

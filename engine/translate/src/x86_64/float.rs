@@ -38,6 +38,8 @@ pub mod scratch {
     pub const MXCSR_HOST: usize = 5;
     pub const MXCSR_CLEAN: usize = 6;
     pub const MXCSR_LEFT: usize = 7;
+    /// Crossings between regions until the page of the next one counts for all (32 bits).
+    pub const CROSSINGS: usize = 8;
 }
 
 /// FCSR.Cause is up to date.
