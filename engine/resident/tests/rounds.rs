@@ -373,3 +373,30 @@ fn a_fetch_from_a_device_stops_the_vcpu() {
         };
     }
 }
+
+#[test]
+fn a_guest_sees_and_clears_an_interrupt_of_a_device_without_an_event() {
+    const STATUS: PhysAddr = PhysAddr(0x20_0060);
+    const CLEAR: PhysAddr = PhysAddr(0x20_0064);
+    const LINE: u8 = 3;
+    let mut monitor = guest::machine(guest::config());
+    let source = format!(
+        "li t0, 0x80200000\n li t1, 0x80030000
+         lw s0, 0x60(t0)\n mfc0 s1, c0_cause\n sw s0, 0x64(t0)\n lw s2, 0x60(t0)\n mfc0 s3, c0_cause
+         sd s0, 0(t1)\n sd s1, 8(t1)\n sd s2, 16(t1)\n sd s3, 24(t1)\n {HALT}"
+    );
+    let vm = guest::boot(&mut monitor, 2 << 20, 0, &source);
+    monitor.add_window(vm, PhysRange { base: PhysAddr(0x20_0000), bytes: 0x1000 }).unwrap();
+    assert!(monitor.update_interrupt(vm, CLEAR, 0, 1).is_err(), "nobody has connected it");
+    monitor.windows(vm).unwrap().connect_interrupt(STATUS, CLEAR, LINE);
+    assert_eq!(monitor.update_interrupt(vm, CLEAR, 0, 7), Ok(7));
+    assert_eq!(monitor.update_interrupt(vm, CLEAR, 2, 0), Ok(5));
+    let events = guest::run(&mut monitor, 1_000_000);
+    assert!(matches!(events.as_slice(), [Event::VcpuStopped { cause: StopCause::Halted, .. }]), "{events:?}");
+    let [before, cause_before, after, cause_after] = guest::load_dwords(&mut monitor, vm, 0x3_0000, 4)[..] else {
+        panic!("four were loaded")
+    };
+    let level = |cause: u64| cause >> (8 + LINE) & 1;
+    assert_eq!((before, level(cause_before), after, level(cause_after)), (5, 1, 0, 0));
+    assert_eq!(monitor.update_interrupt(vm, CLEAR, 0, 0), Ok(0));
+}
