@@ -1,6 +1,6 @@
 //! Which stretches of the code buffer are free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Code begins at multiples of this.
@@ -11,6 +11,8 @@ const ALIGNMENT: usize = 16;
 pub struct Extents {
     /// By the first byte: the first byte behind.
     free: BTreeMap<usize, usize>,
+    /// The same by length: that, and the first byte.
+    by_length: BTreeSet<(usize, usize)>,
     end: usize,
     free_bytes: usize,
 }
@@ -19,21 +21,25 @@ impl Extents {
     /// All of `first..end` is free.
     pub fn new(first: usize, end: usize) -> Extents {
         let first = first.next_multiple_of(ALIGNMENT);
-        Extents { free: BTreeMap::from([(first, end)]), end, free_bytes: end - first }
+        let mut extents =
+            Extents { free: BTreeMap::new(), by_length: BTreeSet::new(), end, free_bytes: end - first };
+        extents.add(first, end);
+        extents
     }
 
-    /// The first stretch of at least `bytes` bytes. Low ones first, so that what is used stays together.
+    /// The shortest stretch of at least `bytes` bytes, the first of several. So the long one at the end stays
+    /// free as far as others do.
     pub fn find(&self, bytes: usize) -> Option<Range<usize>> {
-        self.stretches().find(|stretch| stretch.len() >= bytes)
+        self.by_length.range((bytes, 0)..).next().map(|(length, first)| *first..first + length)
     }
 
     /// Takes the first `bytes` bytes, rounded up, of a stretch that [`Extents::find`] found.
     pub fn take(&mut self, first: usize, bytes: usize) -> Range<usize> {
-        let end = self.free.remove(&first).expect("a free stretch begins there");
+        let end = self.remove(first).expect("a free stretch begins there");
         let taken = (first + bytes).next_multiple_of(ALIGNMENT).min(end);
         assert!(first + bytes <= end, "{bytes} bytes are free at {first}");
         if taken < end {
-            self.free.insert(taken, end);
+            self.add(taken, end);
         }
         self.free_bytes -= taken - first;
         first..taken
@@ -44,27 +50,36 @@ impl Extents {
         self.free_bytes += range.len();
         let Range { mut start, mut end } = range;
         if let Some((&before, _)) = self.free.range(..start).next_back().filter(|(_, last)| **last == start) {
-            self.free.remove(&before);
+            self.remove(before);
             start = before;
         }
-        if let Some(after) = self.free.remove(&end) {
+        if let Some(after) = self.remove(end) {
             end = after;
         }
-        self.free.insert(start, end);
+        self.add(start, end);
+    }
+
+    fn add(&mut self, first: usize, end: usize) {
+        self.free.insert(first, end);
+        self.by_length.insert((end - first, first));
+    }
+
+    /// Takes the stretch from `first` out, if there is one; gives back the first byte behind it.
+    fn remove(&mut self, first: usize) -> Option<usize> {
+        let end = self.free.remove(&first)?;
+        self.by_length.remove(&(end - first, first));
+        Some(end)
     }
 
     /// The free stretch at the end; empty if the last byte is taken.
     pub fn tail(&self) -> Range<usize> {
-        self.stretches().next_back().filter(|last| last.end == self.end).unwrap_or(self.end..self.end)
+        let last = self.free.last_key_value().filter(|(_, end)| **end == self.end);
+        last.map_or(self.end, |(first, _)| *first)..self.end
     }
 
     /// Bytes that are free.
     pub fn free_bytes(&self) -> usize {
         self.free_bytes
-    }
-
-    fn stretches(&self) -> impl DoubleEndedIterator<Item = Range<usize>> + '_ {
-        self.free.iter().map(|(first, end)| *first..*end)
     }
 }
 
@@ -90,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_stretch_that_is_large_enough_is_found() {
+    fn the_shortest_stretch_that_is_large_enough_is_found() {
         let mut extents = Extents::new(0, 160);
         let taken = [16, 32, 16, 96].map(|bytes| extents.take(extents.find(bytes).unwrap().start, bytes));
         assert_eq!(extents.find(1), None);
@@ -99,8 +114,11 @@ mod tests {
         extents.give(taken[1].clone());
         extents.give(taken[3].clone());
         assert_eq!(extents.find(40), Some(0..48));
+        assert_eq!(extents.find(10), Some(0..48));
         assert_eq!(extents.find(49), Some(64..160));
+        extents.take(0, 20);
+        assert_eq!(extents.find(10), Some(32..48));
         assert_eq!(extents.tail(), 64..160);
-        assert_eq!(extents.free_bytes(), 144);
+        assert_eq!(extents.free_bytes(), 112);
     }
 }

@@ -5,11 +5,9 @@
 //! from the entry on, and a way out reads what is dirty like an instruction would. An entry loads what is
 //! *live*: what may be read before it is written.
 
-use std::collections::BTreeMap;
-
 use mips::Insn;
 
-use crate::region::{End, Region, Target, goes_on};
+use crate::region::{Block, End, Region, Target, goes_on};
 use crate::uses::{Registers, reads, writes};
 
 /// The registers at the beginning of a block.
@@ -24,7 +22,8 @@ pub struct Border {
 /// What the blocks of a region do to registers.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    borders: BTreeMap<usize, Border>,
+    /// Of the blocks, by the index of their first instruction and in its order.
+    borders: Vec<(usize, Border)>,
 }
 
 /// A block as far as registers go.
@@ -35,36 +34,37 @@ struct Summary {
     written: Registers,
     /// Written for certain.
     replaced: Registers,
-    /// Blocks that follow in the region.
-    successors: Vec<usize>,
+    /// The places of the blocks that follow in the region.
+    successors: [Option<usize>; 2],
 }
 
 impl Flow {
     /// Of `region`.
     pub fn of(region: &Region, insn_at: &mut dyn FnMut(usize) -> Insn) -> Flow {
-        let summaries: BTreeMap<usize, Summary> =
-            region.blocks.keys().map(|first| (*first, summary(region, *first, insn_at))).collect();
-        let mut borders: BTreeMap<usize, Border> =
-            region.blocks.keys().map(|first| (*first, Border::default())).collect();
+        let summaries: Vec<Summary> = region.blocks.iter().map(|block| summary(region, block, insn_at)).collect();
+        let mut borders: Vec<(usize, Border)> =
+            region.blocks.iter().map(|block| (block.first, Border::default())).collect();
         settle(|| {
             let mut is_changed = false;
-            for (first, summary) in &summaries {
-                let dirty = borders[first].dirty.with(summary.written);
-                for successor in &summary.successors {
-                    is_changed |= add(&mut borders, *successor, |border| &mut border.dirty, dirty);
+            for (place, summary) in summaries.iter().enumerate() {
+                let dirty = borders[place].1.dirty.with(summary.written);
+                for successor in summary.successors.into_iter().flatten() {
+                    is_changed |= add(&mut borders[successor].1.dirty, dirty);
                 }
             }
             is_changed
         });
         settle(|| {
             let mut is_changed = false;
-            for (first, summary) in summaries.iter().rev() {
+            for (place, summary) in summaries.iter().enumerate().rev() {
                 let after = summary
                     .successors
-                    .iter()
-                    .fold(Registers::NONE, |all, successor| all.with(borders[successor].live));
-                let live = summary.exposed.with(borders[first].dirty).with(after.without(summary.replaced));
-                is_changed |= add(&mut borders, *first, |border| &mut border.live, live);
+                    .into_iter()
+                    .flatten()
+                    .fold(Registers::NONE, |all, successor| all.with(borders[successor].1.live));
+                let border = &mut borders[place].1;
+                let live = summary.exposed.with(border.dirty).with(after.without(summary.replaced));
+                is_changed |= add(&mut border.live, live);
             }
             is_changed
         });
@@ -73,7 +73,8 @@ impl Flow {
 
     /// At the beginning of the block at `first`.
     pub fn border(&self, first: usize) -> Border {
-        self.borders.get(&first).copied().unwrap_or_default()
+        let place = self.borders.binary_search_by_key(&first, |(first, _)| *first);
+        place.map_or(Border::default(), |place| self.borders[place].1)
     }
 }
 
@@ -82,24 +83,16 @@ fn settle(mut step: impl FnMut() -> bool) {
     while step() {}
 }
 
-fn add(
-    borders: &mut BTreeMap<usize, Border>,
-    first: usize,
-    set: impl Fn(&mut Border) -> &mut Registers,
-    more: Registers,
-) -> bool {
-    let Some(border) = borders.get_mut(&first) else { return false };
-    let old = *set(border);
-    let new = old.with(more);
-    *set(border) = new;
-    new != old
+/// Adds `more` to `set`. Whether that changed it.
+fn add(set: &mut Registers, more: Registers) -> bool {
+    let old = std::mem::replace(set, set.with(more));
+    *set != old
 }
 
-fn summary(region: &Region, first: usize, insn_at: &mut dyn FnMut(usize) -> Insn) -> Summary {
-    let block = &region.blocks[&first];
+fn summary(region: &Region, block: &Block, insn_at: &mut dyn FnMut(usize) -> Insn) -> Summary {
     let (mut exposed, mut written, mut replaced) = (Registers::NONE, Registers::NONE, Registers::NONE);
     let mut is_likely = false;
-    for index in first..first + block.count {
+    for index in block.first..block.first + block.count {
         let insn = insn_at(index);
         exposed = exposed.with(reads(insn).without(replaced));
         written = written.with(writes(insn));
@@ -110,14 +103,13 @@ fn summary(region: &Region, first: usize, insn_at: &mut dyn FnMut(usize) -> Insn
         is_likely = insn.op.is_likely();
     }
     let successors = match block.end {
-        End::Next(index) => vec![index],
+        End::Next(index) => [Some(index), None],
         End::Branch(index) => {
             let insn = insn_at(index);
-            let target = Target::of(insn, index).index(region.page_address);
-            target.into_iter().chain(goes_on(insn).then_some(index + 2)).collect()
+            [Target::of(insn, index).index(region.page_address), goes_on(insn).then_some(index + 2)]
         }
-        _ => vec![],
+        _ => [None, None],
     };
-    let successors = successors.into_iter().filter(|index| region.blocks.contains_key(index)).collect();
+    let successors = successors.map(|index| index.and_then(|index| region.place(index)));
     Summary { exposed, written, replaced, successors }
 }

@@ -61,9 +61,7 @@ impl Groups {
                 found.append(&mut open);
             }
             let written = writes(insn);
-            let (closed, kept) = open.into_iter().partition(|group| written.meets(Registers::of(group.base)));
-            open = kept;
-            found.extend::<Vec<Open>>(closed);
+            found.extend(open.extract_if(.., |group| written.meets(Registers::of(group.base))));
         }
         found.append(&mut open);
         Groups::with_slots(found)

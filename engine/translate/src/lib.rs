@@ -10,6 +10,7 @@
 //! store.rs       the translations of a machine: how they are found, shared and dropped
 //! page.rs        those of a page
 //! extents.rs     which parts of the code buffer are free
+//! indices.rs     sets of instructions of a page
 //! region.rs      which instructions are translated together, and in which host registers they work
 //! flow.rs        which registers hold what at the borders of blocks
 //! groups.rs      which accesses share a translation
@@ -46,6 +47,8 @@ mod extents;
 mod flow;
 #[cfg(target_arch = "x86_64")]
 mod groups;
+#[cfg(target_arch = "x86_64")]
+mod indices;
 #[cfg(target_arch = "x86_64")]
 mod page;
 #[cfg(target_arch = "x86_64")]

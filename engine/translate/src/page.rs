@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relax
 use machine::cpu::PAGE_INSNS;
 use rustc_hash::FxBuildHasher;
 
+use crate::indices::Indices;
 use crate::region::Pins;
 use crate::uses::Registers;
 use crate::x86_64::codegen;
@@ -78,6 +79,8 @@ pub struct Page {
     pub table: Box<Table>,
     /// By the index of the first instruction.
     pub blocks: HashMap<usize, Block, FxBuildHasher>,
+    /// Their indices.
+    pub known: Indices,
     /// Where its code is in the buffer.
     pub code: Vec<Range<usize>>,
     /// The generation in which a CPU last came to it.
@@ -92,6 +95,7 @@ impl Page {
         Page {
             table: Table::new(absent, crossings_min),
             blocks: HashMap::default(),
+            known: Indices::default(),
             code: Vec::new(),
             used: 0,
             merged_count: 0,

@@ -5,11 +5,12 @@
 //! does, before the first instruction of another block, or with the page. An *entry* is a block at
 //! which execution may come from elsewhere: the hot run, and where calls return to.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use machine::cpu::{PAGE_INSNS, may_be_in_slot};
 use mips::{Insn, Op};
 
+use crate::indices::Indices;
 use crate::uses::{CONDITIONS, REGISTER_COUNT, Registers, reads, writes};
 use crate::x86_64::emitter::{Host, PINS};
 
@@ -44,13 +45,13 @@ pub struct Block {
     pub end: End,
 }
 
-/// The blocks of a region, in the order of their addresses.
+/// The blocks of a region.
 #[derive(Clone, Debug)]
 pub struct Region {
-    /// By the index of their first instruction.
-    pub blocks: BTreeMap<usize, Block>,
+    /// In the order of their addresses.
+    pub blocks: Vec<Block>,
     /// First instructions of the blocks that may be entered from elsewhere.
-    pub entries: BTreeSet<usize>,
+    pub entries: Indices,
     /// Where the page was mapped when it was read, which tells where J and JAL lead.
     pub page_address: u64,
 }
@@ -139,33 +140,34 @@ impl Source<'_> {
     /// Finds the region from `head` on.
     pub fn discover(&mut self, head: usize) -> Region {
         let (leaders, entries) = self.leaders(head);
-        let blocks = leaders.iter().map(|first| (*first, self.block(*first, &leaders))).collect();
+        let blocks = leaders.iter().map(|first| self.block(first, &leaders)).collect();
         Region { blocks, entries, page_address: self.page_address }
     }
 
     /// First instructions of blocks, and which of them are entries: breadth first, so that what is
     /// near the head is in the region when it becomes too long.
-    fn leaders(&mut self, head: usize) -> (BTreeSet<usize>, BTreeSet<usize>) {
-        let mut leaders = BTreeSet::from([head]);
-        let mut entries = BTreeSet::from([head]);
+    fn leaders(&mut self, head: usize) -> (Indices, Indices) {
+        let (mut leaders, mut entries) = (Indices::default(), Indices::default());
+        leaders.add(head);
+        entries.add(head);
         let mut waiting = VecDeque::from([head]);
         let mut count = 0;
         while let Some(first) = waiting.pop_front() {
             if count >= INSNS_MAX {
-                leaders.remove(&first);
-                entries.remove(&first);
+                leaders.remove(first);
+                entries.remove(first);
                 continue;
             }
             let block = self.block(first, &leaders);
             count += block.count;
-            for (index, is_entry) in self.successors(&block) {
+            for (index, is_entry) in self.successors(&block).into_iter().flatten() {
                 if !(self.is_reached)(index) || (self.is_known)(index) {
                     continue;
                 }
                 if is_entry || (self.is_entry)(index) {
-                    entries.insert(index);
+                    entries.add(index);
                 }
-                if leaders.insert(index) {
+                if leaders.add(index) {
                     waiting.push_back(index);
                 }
             }
@@ -174,13 +176,13 @@ impl Source<'_> {
     }
 
     /// The block from `first`, which ends before any other of `leaders`.
-    fn block(&mut self, first: usize, leaders: &BTreeSet<usize>) -> Block {
+    fn block(&mut self, first: usize, leaders: &Indices) -> Block {
         let mut index = first;
         let end = loop {
             if index == PAGE_INSNS || index - first >= BLOCK_INSNS_MAX {
                 break End::Next(index);
             }
-            if index > first && (leaders.contains(&index) || (self.is_known)(index)) {
+            if index > first && (leaders.has(index) || (self.is_known)(index)) {
                 break End::Next(index);
             }
             let insn = (self.insn_at)(index);
@@ -216,17 +218,17 @@ impl Source<'_> {
     }
 
     /// Indices of the blocks that follow, and whether they are entries.
-    fn successors(&mut self, block: &Block) -> Vec<(usize, bool)> {
+    fn successors(&mut self, block: &Block) -> [Option<(usize, bool)>; 2] {
         match block.end {
-            End::Next(index) if index < PAGE_INSNS => vec![(index, false)],
-            End::Next(_) | End::Aside(_) | End::Trap(_) => vec![],
+            End::Next(index) if index < PAGE_INSNS => [Some((index, false)), None],
+            End::Next(_) | End::Aside(_) | End::Trap(_) => [None, None],
             End::Branch(index) | End::SlotTrap(index) => {
                 let insn = (self.insn_at)(index);
                 // From a trap execution comes back through the page's entry points.
                 let is_trap = matches!(block.end, End::SlotTrap(_));
                 let target = Target::of(insn, index).index(self.page_address).map(|target| (target, is_trap));
                 let next = goes_on(insn) && index + 2 < PAGE_INSNS;
-                target.into_iter().chain(next.then_some((index + 2, is_trap || is_call(insn.op)))).collect()
+                [target, next.then_some((index + 2, is_trap || is_call(insn.op)))]
             }
         }
     }
@@ -246,7 +248,7 @@ impl Pins {
         const USES_MIN: u64 = 3;
         let mut uses = [0u64; REGISTER_COUNT];
         let loops = region.loops(insn_at);
-        for block in region.blocks.values() {
+        for block in &region.blocks {
             let weight = weight(block, &loops);
             for index in block.first..block.first + block.count {
                 let insn = insn_at(index);
@@ -281,10 +283,15 @@ impl Pins {
 }
 
 impl Region {
+    /// The place in `blocks` of the block from `first`.
+    pub fn place(&self, first: usize) -> Option<usize> {
+        self.blocks.binary_search_by_key(&first, |block| block.first).ok()
+    }
+
     /// First and last index of each loop, as far as backward branches tell.
     fn loops(&self, insn_at: &mut dyn FnMut(usize) -> Insn) -> Vec<(usize, usize)> {
         let mut loops = Vec::new();
-        for block in self.blocks.values() {
+        for block in &self.blocks {
             let End::Branch(index) = block.end else { continue };
             let insn = insn_at(index);
             match Target::of(insn, index).index(self.page_address) {

@@ -373,27 +373,26 @@ impl Kept {
         let Request { page: code, memory, pc, float_model, .. } = request;
         let head = (*pc % PAGE_BYTES / 4) as usize;
         let absent = store.thunks.absent();
-        let reached = code.decoded();
         let mut insns = [None; PAGE_INSNS];
         let mut insn_at = |index: usize| *insns[index].get_or_insert_with(|| code.insn(memory, index));
         let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
         if !is_translated(insn_at(head)) {
             return Made::Never;
         }
-        let Page { blocks, table, .. } = &*page;
+        let Page { known, table, .. } = &*page;
         let region = Source {
             page_address: *pc & !(PAGE_BYTES - 1),
             insn_at: &mut insn_at,
             is_translated: &is_translated,
-            is_reached: &|index| reached[index],
-            is_known: &|index| !is_merging && blocks.contains_key(&index),
+            is_reached: &|index| code.is_reached(index),
+            is_known: &|index| !is_merging && known.has(index),
             is_entry: &|index| table.entry_point(index) != absent,
         }
         .discover(head);
-        if region.blocks[&head].count == 0 {
+        if region.place(head).is_none_or(|place| region.blocks[place].count == 0) {
             return Made::Never;
         }
-        let insn_count: usize = region.blocks.values().map(|block| block.count).sum();
+        let insn_count: usize = region.blocks.iter().map(|block| block.count).sum();
         let pins = Arc::new(Pins::choose(&region, &mut insn_at));
         let flow = Flow::of(&region, &mut insn_at);
         let (entry_points, float_model) = (table.address(), *float_model);
@@ -406,6 +405,7 @@ impl Kept {
         let address = self.buffer.address() + place.start;
         for (index, offset) in made.blocks {
             let live = flow.border(index).live;
+            page.known.add(index);
             page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
         }
         self.counters.regions += 1;

@@ -15,7 +15,7 @@ pub const CONDITIONS: u8 = 35;
 pub const REGISTER_COUNT: usize = 36;
 
 /// A set of registers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers(u64);
 
 impl Registers {

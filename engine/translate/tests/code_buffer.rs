@@ -16,11 +16,10 @@ fn rights_of_code() -> Vec<String> {
 }
 
 #[test]
-fn code_is_never_writable_and_executable_through_one_mapping() {
+fn code_is_writable_through_no_mapping() {
     let translator = Translator::new(Options::default()).unwrap();
     let rights = rights_of_code();
-    assert!(rights.contains(&"rw-s".to_owned()) && rights.contains(&"r-xs".to_owned()), "{rights:?}");
-    assert!(rights.iter().all(|rights| !(rights.contains('w') && rights.contains('x'))), "{rights:?}");
+    assert!(!rights.is_empty() && rights.iter().all(|rights| rights == "r-xs"), "{rights:?}");
     drop(translator);
 }
 

@@ -11,7 +11,6 @@
 //! A way out stores the pinned registers that are dirty there, and an entry loads those that are live:
 //! `flow.rs`. What is rare is emitted behind the blocks.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
@@ -55,7 +54,7 @@ impl Site {
 }
 
 /// How the code of a region is left, once what is dirty has been stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WayOut {
     /// The interpreter goes on; eax says where.
     Aside,
@@ -84,11 +83,12 @@ pub struct Codegen<'a> {
     flow: &'a Flow,
     /// Address of the page's table of entry points.
     entry_points: u64,
-    labels: Vec<(usize, DynamicLabel)>,
+    /// Of the region's blocks.
+    labels: Vec<DynamicLabel>,
     /// Offsets of the blocks emitted so far.
     placed: Vec<(usize, usize)>,
-    /// The ways out by what is dirty there.
-    ways_out: HashMap<(WayOut, Registers), DynamicLabel>,
+    /// The ways out by what is dirty there; there are few.
+    ways_out: Vec<((WayOut, Registers), DynamicLabel)>,
     /// Pinned registers that may differ from what the CPU holds, at the present instruction.
     dirty: Registers,
     pub site: Site,
@@ -136,7 +136,7 @@ pub fn generate(
 ) -> Translation {
     let Plan { region, pins, flow, entry_points, float_model } = plan;
     let mut emitter = Emitter::new(base);
-    let labels = region.blocks.keys().map(|first| (*first, emitter.new_label())).collect();
+    let labels = region.blocks.iter().map(|_| emitter.new_label()).collect();
     let site = Site { index: 0, not_executed: 0, is_slot: false };
     let mut codegen = Codegen {
         emitter,
@@ -147,7 +147,7 @@ pub fn generate(
         entry_points,
         labels,
         placed: Vec::new(),
-        ways_out: HashMap::new(),
+        ways_out: Vec::new(),
         dirty: Registers::NONE,
         site,
         site_label: None,
@@ -158,12 +158,11 @@ pub fn generate(
         known: [None; 32],
         is_guarded: false,
     };
-    let blocks: Vec<&Block> = region.blocks.values().collect();
-    for (number, block) in blocks.iter().enumerate() {
-        let next = blocks.get(number + 1).map(|next| next.first);
+    for (number, block) in region.blocks.iter().enumerate() {
+        let next = region.blocks.get(number + 1).map(|next| next.first);
         codegen.block(block, next, insn_at);
     }
-    let entries = region.entries.iter().map(|first| codegen.entry(*first)).collect();
+    let entries = region.entries.iter().map(|first| codegen.entry(first)).collect();
     while !codegen.later.is_empty() {
         for later in std::mem::take(&mut codegen.later) {
             later(&mut codegen);
@@ -284,16 +283,17 @@ impl<'a> Codegen<'a> {
 
     /// The label of a way out with what is dirty now.
     fn way_out(&mut self, way: WayOut) -> DynamicLabel {
-        let emitter = &mut self.emitter;
-        *self.ways_out.entry((way, self.dirty)).or_insert_with(|| emitter.new_label())
+        let wanted = (way, self.dirty);
+        if let Some((_, label)) = self.ways_out.iter().find(|(known, _)| *known == wanted) {
+            return *label;
+        }
+        let label = self.emitter.new_label();
+        self.ways_out.push((wanted, label));
+        label
     }
 
     fn finish_ways_out(&mut self) {
-        // In an order of their own, so that the same region gives the same code.
-        let mut ways: Vec<((WayOut, Registers), DynamicLabel)> =
-            std::mem::take(&mut self.ways_out).into_iter().collect();
-        ways.sort_by_key(|(way, _)| *way);
-        for ((way, dirty), label) in ways {
+        for ((way, dirty), label) in std::mem::take(&mut self.ways_out) {
             self.emitter.place(label);
             self.dirty = dirty;
             self.write_back();
@@ -359,7 +359,7 @@ impl<'a> Codegen<'a> {
     }
 
     fn label_of(&self, first: usize) -> Option<DynamicLabel> {
-        self.labels.iter().find(|(index, _)| *index == first).map(|(_, label)| *label)
+        self.region.place(first).map(|place| self.labels[place])
     }
 
     // -- blocks ------------------------------------------------------------------------------------
