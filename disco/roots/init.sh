@@ -47,9 +47,11 @@ if [ -n "$name" ] && [ "$(cat /mnt/etc/hostname)" != "$name" ]; then
     echo "$name" > /mnt/etc/hostname
     sed -i "s/^127\.0\.1\.1.*/127.0.1.1\t$name/" /mnt/etc/hosts
     # Under its new name it is another host, which has a key of its own.
-    if [ -x /mnt/usr/bin/ssh-keygen ] && [ ! -d /disco/ssh ]; then
+    if [ -x /mnt/usr/bin/ssh-keygen ]; then
+        mount --bind /dev /mnt/dev
         rm -f /mnt/etc/ssh/ssh_host_*
         chroot /mnt /usr/bin/ssh-keygen -q -t ed25519 -N '' -C "root@$name" -f /etc/ssh/ssh_host_ed25519_key
+        umount /mnt/dev
     fi
 fi
 

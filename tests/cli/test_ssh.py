@@ -121,12 +121,17 @@ def test_files_and_commands_go_into_two_vms_of_a_root_and_back(tmp_path):
                 time.sleep(0.1)
             there = tmp_path / "file"
             there.write_bytes(bytes(range(256)) * 1000)
+            on_disk = set()
             for vm in ("web", "db"):
                 assert _disco("cp", str(there), f"{vm}:here").returncode == 0
                 told = _disco("ssh", vm, "--", "hostname; md5sum < here; exit 3")
                 assert (told.returncode, told.stderr) == (3, b"")
                 assert told.stdout.startswith(vm.encode())
+                told = _disco("ssh", vm, "--", "cat /etc/ssh/ssh_host_*_key.pub")
+                assert told.stdout.startswith(b"ssh-ed25519 ")
+                on_disk.add(told.stdout)
                 assert _disco("cp", f"{vm}:here", str(tmp_path / vm)).returncode == 0
                 assert (tmp_path / vm).read_bytes() == there.read_bytes()
+            assert len(on_disk) == 2  # no two VMs of a root have one host key
         finally:
             run.terminate()
