@@ -66,8 +66,8 @@ def running(folder: Path | None = None, *, suffix: str = SUFFIX) -> Iterator[tup
         if not Path("/proc", process.name).exists():
             shutil.rmtree(process, ignore_errors=True)
             continue
-        for path in sorted(process.glob(f"*{suffix}")):
-            yield int(process.name), path.name.removesuffix(suffix), path
+        for path in sorted(process.glob(f"*{SUFFIX}")):
+            yield int(process.name), path.name.removesuffix(SUFFIX), path
 
 
 @dataclass
