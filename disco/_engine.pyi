@@ -185,6 +185,8 @@ class Engine:
         """Clears bits of the interrupt with that `clear`, then sets some; what it has then."""
     def complete_access(self, vm: int, vcpu: int, value: int) -> None:
         """Ends the vCPU's DeviceAccess; `value` is what a load reads."""
+    def postpone_fault(self, vm: int, vcpu: int, until: int) -> None:
+        """Lets a vCPU that needs a page try again no earlier than at cycle `until`, and others have its CPU."""
     def set_line(self, vm: int, vcpu: int, line: int, level: bool) -> None:
         """Drives interrupt line `line` (2 to 6; Cause.IP bit) of the vCPU of a VM that has one."""
     def set_wire(self, vm: int, source: int, level: bool) -> None:
@@ -197,6 +199,11 @@ class Engine:
         """Answers the VM's faults on CPUs of `cpu_node` in advance, with up to `count` free pages of `node`."""
     def unmap_page(self, vm: int, ppn: int) -> None:
         """Takes the page away from the VM (TLB shootdown through memmap and backmaps) and frees it."""
+    def discard(self, vm: int, ranges: Sequence[tuple[int, int]]) -> int:
+        """Takes the whole pages in these ranges (address, bytes) away where the VM has them; how many.
+
+        IndexError as for `read_physical`; nothing has changed then.
+        """
     def unmap_all(self, vm: int) -> None:
         """Takes all pages away from the VM."""
     def protect_page(self, vm: int, ppn: int, writable: bool) -> None:

@@ -173,6 +173,10 @@ impl Engine {
         self.monitor.complete_access(vm, vcpu, value).map_err(to_py)
     }
 
+    fn postpone_fault(&mut self, vm: u32, vcpu: u32, until: u64) -> PyResult<()> {
+        self.monitor.postpone_fault(vm, vcpu, Cycles(until)).map_err(to_py)
+    }
+
     fn set_line(&mut self, vm: u32, vcpu: u32, line: u8, level: bool) -> PyResult<()> {
         self.monitor.set_line(vm, vcpu, line, level).map_err(to_py)
     }
@@ -192,6 +196,17 @@ impl Engine {
 
     fn unmap_page(&mut self, vm: u32, ppn: u32) -> PyResult<()> {
         self.monitor.unmap_page(vm, Ppn(ppn)).map_err(to_py)
+    }
+
+    /// Whole pages in these ranges of RAM; what fills no page stays.
+    fn discard(&mut self, vm: u32, ranges: Vec<(u64, u64)>) -> PyResult<usize> {
+        let mut runs = Vec::with_capacity(ranges.len());
+        for (paddr, bytes) in ranges {
+            self.monitor.check_ram(vm, PhysAddr(paddr), bytes).map_err(to_py)?;
+            let (first, end) = (paddr.div_ceil(PAGE_BYTES), (paddr + bytes) / PAGE_BYTES);
+            runs.push((Ppn(first as u32), end.saturating_sub(first) as u32));
+        }
+        self.monitor.discard_pages(vm, &runs).map_err(to_py)
     }
 
     fn unmap_all(&mut self, vm: u32) -> PyResult<()> {

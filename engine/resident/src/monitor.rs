@@ -309,6 +309,20 @@ impl Monitor {
         }
     }
 
+    /// Lets a vCPU try the access again that needs a page no earlier than at `until`. Others have its CPU meanwhile.
+    ///
+    /// # Errors
+    /// [`MonitorError::VcpuState`] when it needs no page.
+    pub fn postpone_fault(&mut self, vm: u32, vcpu: u32, until: Cycles) -> Result<()> {
+        let state = &mut self.vcpu(vm, vcpu)?.state;
+        if *state != VcpuState::Faulted {
+            let state = format!("{state:?}");
+            return Err(MonitorError::VcpuState { vm, vcpu, state, needed: "in need of a page" });
+        }
+        *state = VcpuState::Postponed(until);
+        Ok(())
+    }
+
     /// Drives the wire of a source of the VM's global interrupt controller.
     ///
     /// # Errors

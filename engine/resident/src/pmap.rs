@@ -18,7 +18,7 @@
 use machine::memory::MemoryError;
 use machine::{Asid, Mpn, PhysRange, Ppn};
 
-use crate::blocks::{Blocks, Run};
+use crate::blocks::{BLOCK_PAGES, Blocks, Run};
 use crate::table::{Row, Table};
 
 /// What a physical page is to the monitor.
@@ -241,6 +241,12 @@ impl Pmap {
     /// Notes that a TLB maps the run by an entry of larger pages. True: that is new of a part of it.
     pub fn record_run(&mut self, first: Ppn, pages: u32) -> bool {
         self.blocks.note_mapped(first, pages)
+    }
+
+    /// Whether the VM has any page of the block that this one is in.
+    pub fn has_any_of_block(&self, page: Ppn) -> bool {
+        let first = page.0 - page.0 % BLOCK_PAGES;
+        (first..first + BLOCK_PAGES).any(|page| self.row(Ppn(page)).state().has_page())
     }
 
     /// Whether some TLB may hold the page.

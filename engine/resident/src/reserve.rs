@@ -107,6 +107,16 @@ impl Reserve {
         self.begun.insert(page.0 / BLOCK_PAGES, Begun::new(base, node));
     }
 
+    /// Ends the block of `page`: a new one is begun for the next fault there. Gives up what has not gone of it.
+    pub fn end(&mut self, page: Ppn) -> Vec<Mpn> {
+        self.begun.remove(&(page.0 / BLOCK_PAGES)).map_or_else(Vec::new, |begun| begun.rest().collect())
+    }
+
+    /// Whether faults on CPUs of `cpu_node` can begin blocks.
+    pub fn has_block(&self, cpu_node: NodeId) -> bool {
+        self.answers.get(&cpu_node).is_some_and(|answer| !answer.blocks.is_empty())
+    }
+
     /// What has gone since the last call, in order.
     pub fn take_placed(&mut self) -> impl Iterator<Item = (Mpn, Ppn)> {
         self.placed.drain(..)

@@ -28,6 +28,8 @@ pub enum VcpuState {
     Waiting,
     /// It needs a page; it tries again when the run goes on.
     Faulted,
+    /// It needs a page that nobody has; it tries again at that time.
+    Postponed(Cycles),
     /// It waits for the answer to a device access.
     Accessing(PendingAccess),
     /// It will not run again.
@@ -209,6 +211,7 @@ impl Vcpu {
             VcpuState::Ready | VcpuState::Starting(_) => true,
             VcpuState::Accessing(pending) => pending.answer.is_some(),
             VcpuState::Waiting => self.is_woken(now),
+            VcpuState::Postponed(until) => now >= *until,
             VcpuState::Off | VcpuState::Faulted | VcpuState::Stopped(_) => false,
         }
     }
@@ -251,6 +254,7 @@ impl Vcpu {
     pub fn wake_time(&self) -> Cycles {
         match self.state {
             VcpuState::Waiting => self.cp0.next_timer(),
+            VcpuState::Postponed(until) => until,
             _ => Cycles::NEVER,
         }
     }

@@ -159,6 +159,14 @@ impl World {
                 self.present.entry(page).and_modify(|old| *old = writable);
             }
             4 if page == self.page_in_use() => {}
+            4 if self.random.chance(50) => {
+                let count = self.monitor.discard_pages(vm, &[(Ppn(page), 1), (Ppn(page), 1)]);
+                assert_eq!(count, Ok(usize::from(state.is_some())), "once, and only if it is there");
+                self.present.remove(&page);
+                self.set_shadow(page, 0);
+                assert_eq!(self.content(page), 0, "an absent page reads as zero");
+                return;
+            }
             4 => {
                 // Its content is gone: the guest's shadow must say so.
                 let result = self.monitor.unmap_page(vm, Ppn(page));

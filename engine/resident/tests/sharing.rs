@@ -7,7 +7,7 @@
 
 mod guest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guest::{HAMMERED, HAMMERED_PAGES, PROGRAM, PROGRAM_PHYS, Random, hammer};
 use machine::tlb::entry_lo;
@@ -123,6 +123,7 @@ impl World {
                     self.cached.remove(mpn);
                 }
             }
+            6 if self.random.chance(50) => self.discard(vm, page),
             6 => {
                 if self.monitor.vm(vm).unwrap().pmap.row(Ppn(page)).state().has_page() {
                     self.monitor.unmap_page(vm, Ppn(page)).unwrap();
@@ -134,6 +135,21 @@ impl World {
                 self.store(vm, u64::from(page) * PAGE_BYTES, value);
                 self.store(vm, shadow, value);
             }
+        }
+    }
+
+    /// The guest says of this page, and of more, that it does not need them.
+    fn discard(&mut self, vm: u32, page: u32) {
+        let mut pages = vec![page];
+        pages.extend((0..self.random.below(4)).map(|_| self.some_page(vm)));
+        let runs: Vec<(Ppn, u32)> = pages.iter().map(|page| (Ppn(*page), 1)).collect();
+        let had: BTreeSet<u32> = {
+            let pmap = &self.monitor.vm(vm).unwrap().pmap;
+            pages.iter().copied().filter(|page| pmap.row(Ppn(*page)).state().has_page()).collect()
+        };
+        assert_eq!(self.monitor.discard_pages(vm, &runs).unwrap(), had.len());
+        for page in pages {
+            self.store(vm, SHADOWS + 8 * u64::from(page - HAMMERED), 0);
         }
     }
 

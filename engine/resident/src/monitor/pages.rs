@@ -34,8 +34,9 @@ impl Monitor {
     pub fn set_pages_aside(&mut self, vm: u32, cpu_node: u16, node: u16, count: usize) -> Result<()> {
         self.check_node(cpu_node)?;
         self.check_node(node)?;
-        self.vm(vm)?;
-        let blocks = if self.config.large_pages { count.div_ceil(BLOCK_PAGES as usize) } else { 0 };
+        // A VM that has a block to begin and faults nevertheless does so where pages of a block have been taken away.
+        let is_for_blocks = self.config.large_pages && !self.vm(vm)?.reserve.has_block(NodeId(cpu_node));
+        let blocks = if is_for_blocks { count.div_ceil(BLOCK_PAGES as usize) } else { 0 };
         let blocks = self.memmap.set_blocks_aside(NodeId(node), blocks);
         let pages = self.memmap.set_aside(NodeId(node), count.saturating_sub(blocks.len() * BLOCK_PAGES as usize));
         self.vm(vm)?.reserve.add(NodeId(cpu_node), NodeId(node), blocks, pages);
@@ -91,6 +92,54 @@ impl Monitor {
         let mpn = Mpn(pmap.row(page).mpn);
         pmap.set_absent(page);
         self.memmap.release(mpn, vm, page);
+        Ok(())
+    }
+
+    /// Takes the VM's pages in these runs (first, count) away where it has any; they are absent then, so their content
+    /// is gone. A block of which nothing is left goes as a whole. Returns how many pages it had there.
+    ///
+    /// # Errors
+    /// [`MonitorError::PageState`] when a page is not RAM; nothing has changed then.
+    pub fn discard_pages(&mut self, vm: u32, runs: &[(Ppn, u32)]) -> Result<usize> {
+        self.check_runs(vm, runs)?;
+        let mut taken = Vec::new();
+        for page in runs.iter().flat_map(|(first, count)| (first.0..first.0 + count).map(Ppn)) {
+            let pmap = &self.vm(vm)?.pmap;
+            let row = pmap.row(page);
+            if !row.state().has_page() {
+                continue;
+            }
+            if pmap.may_be_in_tlb(page) {
+                self.shoot_down(vm, page)?;
+            }
+            self.vm(vm)?.pmap.set_absent(page);
+            taken.push((Mpn(row.mpn), page));
+        }
+        let count = taken.len();
+        let state = self.vm(vm)?;
+        let mut rest = Vec::new();
+        for (_, page) in taken.iter().filter(|(_, page)| !state.pmap.has_any_of_block(*page)) {
+            rest.extend(state.reserve.end(*page));
+        }
+        self.memmap.release_all(vm, taken.into_iter());
+        self.memmap.put_back(rest);
+        Ok(count)
+    }
+
+    /// Whether all pages of these runs are RAM of the VM.
+    pub(super) fn check_runs(&mut self, vm: u32, runs: &[(Ppn, u32)]) -> Result<()> {
+        const RAM: [PageState; 3] = [PageState::Absent, PageState::Private, PageState::Shared];
+        for (first, count) in runs {
+            let end = first.0.checked_add(*count).ok_or(MonitorError::PageState {
+                vm,
+                page: *first,
+                state: "nothing",
+                needed: "RAM",
+            })?;
+            for ppn in (first.0..end).map(Ppn) {
+                self.check_state(vm, ppn, &RAM, "RAM")?;
+            }
+        }
         Ok(())
     }
 

@@ -70,19 +70,8 @@ impl Monitor {
     /// # Errors
     /// [`MonitorError::PageState`] when a page is not RAM, [`MonitorError::NotCached`]; nothing has changed then.
     pub fn map_cached(&mut self, vm: u32, runs: &[(Ppn, u32)], pages: &[Mpn]) -> Result<()> {
-        const RAM: [PageState; 3] = [PageState::Absent, PageState::Private, PageState::Shared];
         self.check_cached(pages)?;
-        for (first, count) in runs {
-            let end = first.0.checked_add(*count).ok_or(MonitorError::PageState {
-                vm,
-                page: *first,
-                state: "nothing",
-                needed: "RAM",
-            })?;
-            for ppn in (first.0..end).map(Ppn) {
-                self.check_state(vm, ppn, &RAM, "RAM")?;
-            }
-        }
+        self.check_runs(vm, runs)?;
         let targets = runs.iter().flat_map(|(first, count)| (first.0..first.0 + count).map(Ppn));
         for (ppn, mpn) in targets.zip(pages) {
             self.map_shared(vm, ppn, *mpn)?;
