@@ -27,6 +27,9 @@ from typing import NamedTuple, NoReturn, Protocol, TypeVar
 from disco._engine import Chain, Rings, take_chains
 from disco.errors import DeviceError, DiscoError, ImageError
 
+#: Pages that can be discarded.
+DISCARD_BYTES = 4096
+
 #: A stretch of physical memory: address, length in bytes.
 Range = tuple[int, int]
 
@@ -98,6 +101,22 @@ class GuestMemory(Protocol):
             at += length
         self.write_pieces(pieces)
         return 0, 0
+
+    def discard(self, ranges: Sequence[Range]) -> int:
+        """Forgets the content of the whole pages in `ranges`: they read as zero until they are written again.
+
+        Returns:
+            How many pages of the machine have become free.
+
+        Raises:
+            GuestMemoryError: a range is not RAM; nothing has changed.
+        """
+        self.check(ranges)
+        for paddr, length in ranges:
+            first, end = -(-paddr // DISCARD_BYTES), (paddr + length) // DISCARD_BYTES
+            if first < end:
+                self.write(first * DISCARD_BYTES, bytes((end - first) * DISCARD_BYTES))
+        return 0
 
     def take_chains(self, rings: Rings, wanted: int) -> tuple[int, list[Chain]]:
         """Takes chains that the guest offers; see `Engine.take_chains`."""

@@ -26,14 +26,15 @@ from disco.guests.cache import Cache, Progress, sha256_of, silent
 from disco.guests.recipe import Recipe
 
 #: Raise it when an image comes out differently from the same packages.
-_FORMAT = 3
+_FORMAT = 4
 #: End of what an image's shell prints when it is ready for input (PS1 of its /init).
 PROMPT = ":~# "
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.cpio"
 _NETWORK = "network.cpio"
 _SHARE = "share.cpio"
-_FILES = (_KERNEL, _INITRD, _NETWORK, _SHARE)
+_BALLOON = "balloon.cpio"
+_FILES = (_KERNEL, _INITRD, _NETWORK, _SHARE, _BALLOON)
 #: What a build writes beside the packages: kernel, initrd, apt's index, for a while the files of the kernel's
 #: package, with a margin.
 _ROOM_SIZE = 384 << 20
@@ -49,6 +50,7 @@ class Image:
         initrd: path of the initramfs, to which more archives may be appended.
         network: path of an archive to append for a VM with a network card; None: the image needs none.
         share: path of one to append for a VM with shared folders; None: the image needs none.
+        balloon: path of one to append for a VM with a balloon; None: the image needs none.
         packages: what it was made from.
         command_line: kernel command line to boot it with.
         key: hash of all that it was made from.
@@ -61,6 +63,7 @@ class Image:
     initrd: Path
     network: Path | None = None
     share: Path | None = None
+    balloon: Path | None = None
     packages: tuple[Package, ...]
     command_line: str
     key: str
@@ -100,7 +103,7 @@ def load(name: str, *, cache: Cache | None = None) -> Image:
         raise ImageError(
             f"image {chosen.name}: not built; 'disco image build {chosen.name}' builds it"
         )
-    for path in (image.kernel, image.initrd, image.network, image.share):
+    for path in (image.kernel, image.initrd, image.network, image.share, image.balloon):
         if path is not None and (not path.exists() or sha256_of(path) != image.sha256[path.name]):
             raise ImageError(
                 f"image {chosen.name}: wrong hash: {path} is not what was built;"
@@ -270,7 +273,7 @@ def _make(
         raise ImageError(f"package {packages[1]}: has no bin/busybox")
     with deb.unpacked(files[0], recipe.kernel_file_wanted, folder=cache.folder) as kernel_files:
         kernel = recipe.kernel_of(kernel_files)
-        tree, network, share = recipe.trees(
+        tree, network, share, balloon = recipe.trees(
             chosen, busybox=programs["bin/busybox"], kernel_files=kernel_files
         )
     contents = {
@@ -278,6 +281,7 @@ def _make(
         _INITRD: initramfs.archive(tree),
         _NETWORK: initramfs.archive(network),
         _SHARE: initramfs.archive(share),
+        _BALLOON: initramfs.archive(balloon),
     }
     key = _key(chosen, packages)
     before = _read_record(cache, chosen)
@@ -293,6 +297,7 @@ def _make(
             initrd=target / _INITRD,
             network=target / _NETWORK,
             share=target / _SHARE,
+            balloon=target / _BALLOON,
             packages=packages,
             command_line=chosen.command_line,
             key=key,
@@ -356,6 +361,7 @@ def _read_record(cache: Cache, chosen: Recipe) -> Image | None:
             initrd=folder / _INITRD,
             network=folder / _NETWORK,
             share=folder / _SHARE,
+            balloon=folder / _BALLOON,
             packages=tuple(Package(**one) for one in record["packages"]),
             command_line=record["command_line"],
             key=record["key"],

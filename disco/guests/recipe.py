@@ -37,6 +37,7 @@ class Recipe:
         modules: kernel modules to take; those they need come along.
         network: further modules, for VMs with a network card only.
         share: further modules, for VMs with shared folders only.
+        balloon: further modules, for VMs with a balloon only.
         command_line: kernel command line to boot it with.
     """
 
@@ -50,6 +51,7 @@ class Recipe:
     modules: tuple[str, ...]
     network: tuple[str, ...]
     share: tuple[str, ...]
+    balloon: tuple[str, ...]
     command_line: str
 
 
@@ -76,6 +78,7 @@ def _debian_12(
         ),
         network=("virtio_net",),
         share=("9pnet_virtio", "9p"),
+        balloon=("virtio_balloon",),
         # Without `nokaslr` addresses would differ by boot; `panic=-1` ends a VM that has panicked.
         command_line="earlycon console=ttyS0,115200 nokaslr panic=-1 rdinit=/init",
     )
@@ -222,8 +225,8 @@ def modules(files: Mapping[str, bytes], roots: Iterable[str]) -> initramfs.Tree:
 
 def trees(
     chosen: Recipe, *, busybox: bytes, kernel_files: Mapping[str, bytes]
-) -> tuple[initramfs.Tree, initramfs.Tree, initramfs.Tree]:
-    """The tree of an image, and what to lay over it for a network card and for shared folders.
+) -> tuple[initramfs.Tree, initramfs.Tree, initramfs.Tree, initramfs.Tree]:
+    """The tree of an image, and what to lay over it for a network card, for shared folders and for a balloon.
 
     Unpacking costs guest instructions, so a VM without a card does not get its driver. The tables of
     modprobe are in the first tree and name all modules, those of the other trees too.
@@ -231,12 +234,16 @@ def trees(
     plain = modules(kernel_files, chosen.modules)
     network = modules(kernel_files, (*chosen.modules, *chosen.network))
     share = modules(kernel_files, (*chosen.modules, *chosen.share))
-    tables = modules(kernel_files, (*chosen.modules, *chosen.network, *chosen.share))
+    balloon = modules(kernel_files, (*chosen.modules, *chosen.balloon))
+    tables = modules(
+        kernel_files, (*chosen.modules, *chosen.network, *chosen.share, *chosen.balloon)
+    )
     own = {path: node for path, node in tables.items() if path in plain}
     return (
         {**userland(busybox), **own},
         {**_beyond(plain, network), "disco/network": initramfs.program(network_script())},
         {**_beyond(plain, share), "disco/share": initramfs.program(share_script())},
+        _beyond(plain, balloon),
     )
 
 

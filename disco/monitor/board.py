@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from disco.devices.bus import GuestMemory
 from disco.devices.power import Power
 from disco.devices.uart import Uart
+from disco.devices.virtio.balloon import VirtioBalloon
 from disco.devices.virtio.block import PageReader, VirtioBlock
 from disco.devices.virtio.console import VirtioConsole
 from disco.devices.virtio.device import VirtioDevice
@@ -23,13 +24,14 @@ from disco.storage.folder import SharedFolder
 
 class Board:
     """Console port, power registers, and a virtio slot for each disk, for entropy, for a second console, for
-    the network and for each shared folder.
+    the network, for each shared folder and for a balloon.
 
     Attributes:
         bus: where the devices answer.
         memory: the VM's physical memory as devices see it.
         disks: its block devices.
         shares: its 9p devices.
+        balloon: what gives its memory back, if it has one.
         ending: None, or what the guest asked of the power registers: "reset", or an exit status.
     """
 
@@ -39,6 +41,7 @@ class Board:
         self.ending: str | int | None = None
         self.disks: tuple[VirtioBlock, ...] = ()
         self.shares: tuple[VirtioP9, ...] = ()
+        self.balloon: VirtioBalloon | None = None
         self._platform = platform
         self._add_power()
 
@@ -69,10 +72,12 @@ class Board:
         console_sink: Callable[[bytes], None] | None,
         network_card: VirtioNet | None,
         shares: Sequence[tuple[SharedFolder, FilePages | None]],
+        balloon: bool,
     ) -> VirtioConsole | None:
         """A block device for each disk, with whoever is asked first for what is read; then an entropy device if
         there is a seed for one; then a console, which is returned, if somebody takes its output; then the
-        network card if there is one; then a 9p device for each shared folder, again with whoever is asked."""
+        network card if there is one; then a 9p device for each shared folder, again with whoever is asked;
+        then a balloon."""
         self.disks = tuple(
             VirtioBlock(disk=disk, serial=f"disco-{index}", pages=pages)
             for index, (disk, pages) in enumerate(disks)
@@ -89,6 +94,9 @@ class Board:
         if network_card is not None:
             devices.append(("virtio-net", network_card))
         devices += [(f"virtio-9p {share.tag}", share) for share in self.shares]
+        if balloon:
+            self.balloon = VirtioBalloon()
+            devices.append(("virtio-balloon", self.balloon))
         for slot, (name, device) in zip(self._platform.virtio, devices, strict=True):
             base = slot.region.base
             transport = VirtioMmio(

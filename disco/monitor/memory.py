@@ -199,6 +199,13 @@ class VmMemory(GuestMemory):
         except IndexError as error:
             raise _outside(error) from None
 
+    def discard(self, ranges: Sequence[Range]) -> int:
+        """Takes whole pages away from the VM, for others to have. Raises `GuestMemoryError`."""
+        try:
+            return self._engine.discard(self.vm, list(ranges))
+        except IndexError as error:
+            raise _outside(error) from None
+
     def _make_writable(self, ppn: int) -> None:
         fault = HostFault(
             vm=self.vm, vcpu=0, node=self.node, ppn=ppn, store=True, cycle=self._engine.now

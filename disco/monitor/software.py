@@ -39,6 +39,7 @@ class Source:
         files: files by path without a leading slash, laid over the image's initramfs.
         network: lay over it what the image has for a network card, too.
         shares: the same for shared folders.
+        balloon: the same for a balloon.
     """
 
     image: Image | None = None
@@ -49,6 +50,7 @@ class Source:
     files: Mapping[str, bytes] | None = None
     network: bool = False
     shares: bool = False
+    balloon: bool = False
 
     def read(self, platform: Platform, *, vm: str, seed: int) -> Software:
         """Reads the files and finds a place for each on `platform`.
@@ -95,7 +97,12 @@ class Source:
         """Archives to lay over the image for what this VM has."""
         if self.image is None or not self._has_our_init:
             return []
-        wanted = ((self.image.network, self.network), (self.image.share, self.shares))
+        image = self.image
+        wanted = (
+            (image.network, self.network),
+            (image.share, self.shares),
+            (image.balloon, self.balloon),
+        )
         return [path for path, is_wanted in wanted if is_wanted and path is not None]
 
     def _initrd(self) -> Parts:

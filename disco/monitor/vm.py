@@ -98,6 +98,7 @@ class VmConfig:
         virtio_console: whether it has a virtio console beside the console port.
         network: its place on the subnet, and the card that is plugged in there; None: not on it.
         shares: folders of the host that it can mount.
+        balloon: whether it can give memory back.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
         seed: of all that is random in this VM.
         resources: closed when the VM ends.
@@ -112,6 +113,7 @@ class VmConfig:
     virtio_console: bool
     network: NetworkPlace | None
     shares: Sequence[SharedFolder]
+    balloon: bool
     restart_on_reset: bool
     seed: int
     resources: ExitStack
@@ -163,6 +165,7 @@ class VirtualMachine:
             console_sink=self.hvc.write if config.virtio_console else None,
             network_card=config.network.card if config.network else None,
             shares=[(folder, file_pages) for folder in config.shares],
+            balloon=config.balloon,
         )
 
     def __repr__(self) -> str:

@@ -166,6 +166,7 @@ def kernel_files() -> dict[str, bytes]:
         f"{drivers}/virtio/virtio.ko": module("virtio"),
         f"{drivers}/virtio/virtio_ring.ko": module("virtio_ring"),
         f"{drivers}/virtio/virtio_mmio.ko": module("virtio_mmio", needs="virtio,virtio_ring"),
+        f"{drivers}/virtio/virtio_balloon.ko": module("virtio_balloon", needs="virtio"),
         f"{drivers}/block/virtio_blk.ko": module(
             "virtio_blk", needs="virtio,virtio_ring", alias="virtio:d00000002v*"
         ),

@@ -60,9 +60,9 @@ def test_what_only_some_vms_need_is_in_archives_of_its_own(
     debian: FakeDebian, cache: Cache
 ) -> None:
     image = images.build("default", cache=cache)
-    plain, network, share = (
+    plain, network, share, balloon = (
         {path: data for path, _, data in naive_cpio.read(one.read_bytes())[0]}
-        for one in (image.initrd, image.network, image.share)
+        for one in (image.initrd, image.network, image.share, image.balloon)
     )
     drivers = f"lib/modules/{KERNEL_RELEASE}/kernel/drivers/net"
     assert {path for path in network if path.endswith(".ko")} == {
@@ -81,6 +81,8 @@ def test_what_only_some_vms_need_is_in_archives_of_its_own(
         "9pnet_virtio.ko",
     }
     assert share["disco/share"].startswith(b"#!/bin/sh\n")
+    drivers = [path for path in balloon if path.endswith(".ko")]
+    assert [path.rpartition("/")[2] for path in drivers] == ["virtio_balloon.ko"]
 
 
 def test_each_architecture_has_an_image_of_its_own_packages(
@@ -342,8 +344,8 @@ def test_a_package_that_was_changed_in_the_cache_is_not_used(
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "x"}', "\x00"])
 def test_a_damaged_record_is_told(debian: FakeDebian, cache: Cache, text: str) -> None:
     images.build(NAME, cache=cache)
-    (cache.images / f"{NAME}-3.json").write_text(text)
-    with pytest.raises(ImageError, match=r"its record .*debian-busybox-3\.json is damaged"):
+    (cache.images / f"{NAME}-4.json").write_text(text)
+    with pytest.raises(ImageError, match=r"its record .*debian-busybox-4\.json is damaged"):
         images.load(NAME, cache=cache)
 
 

@@ -44,6 +44,9 @@ class VirtioDevice(ABC):
     def config(self) -> bytes:
         """The configuration space as it is now; what lies past it reads as zero."""
 
+    def write_config(self, offset: int, size: int, value: int) -> None:  # noqa: B027
+        """Takes a write to the configuration space; of most devices every field is read-only."""
+
     @abstractmethod
     def serve(self, index: int, queue: Virtqueue) -> None:
         """Takes what it can from queue `index` and completes it; the transport publishes.

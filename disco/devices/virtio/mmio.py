@@ -189,7 +189,9 @@ class VirtioMmio(Device):
 
     def write(self, offset: int, size: int, value: int) -> None:
         if offset >= Reg.CONFIG:
-            return  # every field of the devices we have is read-only
+            self._device.write_config(offset - Reg.CONFIG, size, value)
+            self._latch()
+            return
         if size != REGISTER_BYTES or offset % REGISTER_BYTES:
             self.refuse(f"write of {size} bytes at offset {offset:#x}; registers take 4, aligned")
         if offset in AREA_OF_REGISTER:

@@ -225,6 +225,13 @@ class Virtqueue:
         except GuestMemoryError as error:
             self._refuse_place(error, "buffer")
 
+    def discard(self, ranges: Sequence[Range]) -> int:
+        """Takes the whole pages of `ranges` away from the VM; see `GuestMemory.discard`."""
+        try:
+            return self._memory.discard(ranges)
+        except GuestMemoryError as error:
+            self._refuse_place(error, "page")
+
     def refuse(self, cause: str) -> NoReturn:
         """Raises the `DeviceError` that stops this VM."""
         raise DeviceError(device=self._device, cause=f"queue {self._index}: {cause}")
