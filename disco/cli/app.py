@@ -184,7 +184,7 @@ def run(
         bool,
         typer.Option(
             "--overcommit",
-            help="Allow VMs more memory than the machine has.",
+            help="Allow VMs more memory than the machine has; their kernels give back what they do not use.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random. Same seed, same run.")] = 0,

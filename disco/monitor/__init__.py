@@ -16,6 +16,7 @@ May import `disco.hardware`, `disco.devices`, `disco.storage`, `disco.guests` an
 """
 
 from disco.monitor.monitor import Monitor, Outcome
+from disco.monitor.overcommit import IdleFirst, OvercommitPolicy
 from disco.monitor.placement import FirstTouch, Fixed, PlacementPolicy, RoundRobin
 from disco.monitor.scheduling import (
     Gang,
@@ -32,9 +33,11 @@ __all__ = [
     "FirstTouch",
     "Fixed",
     "Gang",
+    "IdleFirst",
     "Load",
     "Monitor",
     "Outcome",
+    "OvercommitPolicy",
     "Pinned",
     "PlacementPolicy",
     "Pool",

@@ -48,7 +48,8 @@ from disco.monitor.diskcache import DiskCache, MappedReads
 from disco.monitor.foldercache import FolderCache, FolderReads
 from disco.monitor.footprint import Footprint, footprint_of
 from disco.monitor.memory import Pages, VmMemory
-from disco.monitor.placement import FirstTouch, PlacementPolicy
+from disco.monitor.overcommit import IdleFirst, Overcommit, OvercommitPolicy
+from disco.monitor.placement import Fault, FirstTouch, PlacementPolicy
 from disco.monitor.pools import SLICE_ROUNDS, Pools
 from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
 from disco.monitor.software import Software, Source
@@ -97,7 +98,7 @@ class Monitor(Closing):
         *,
         placement: PlacementPolicy | None = None,
         scheduler: SchedulingPolicy | None = None,
-        overcommit: bool = False,
+        overcommit: bool | OvercommitPolicy = False,
         disk_cache_mib: int | None = None,
         remap_frames: bool = False,
         warn: Callable[[str], None] = logger.warning,
@@ -108,8 +109,8 @@ class Monitor(Closing):
             machine: what to simulate; None: the default one.
             placement: where pages go; None: `FirstTouch`.
             scheduler: which vCPUs share which CPUs; None: `TimeSharing`.
-            overcommit: allow VMs with more memory together than the machine has; the VM that
-                finds no page left is stopped.
+            overcommit: allow VMs with more memory together than the machine has, give each a balloon, and
+                let this policy say who gives memory back; True: `IdleFirst`.
             disk_cache_mib: how much of the machine's memory the disk cache may have, in MiB, mapped by
                 VMs or not; 0: there is none; None: half of the machine.
             remap_frames: map whole pages that one VM sends to another into both, rather than copy them.
@@ -121,7 +122,7 @@ class Monitor(Closing):
         self.machine = machine or Machine()
         self.vms: list[VirtualMachine] = []
         self.clock = Clock()
-        self._overcommit = overcommit
+        self._overcommit: Overcommit | None = None
         self._remap_frames = remap_frames
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
@@ -131,6 +132,14 @@ class Monitor(Closing):
         has_cache = self.disk_cache.capacity_pages > 0
         self._folders = FolderCache(self.disk_cache) if has_cache else None
         self._pages.reclaim = self.disk_cache.reclaim
+        if overcommit:
+            self._overcommit = Overcommit(
+                self._engine,
+                self.machine,
+                IdleFirst() if overcommit is True else overcommit,
+                warn=warn,
+                reclaim=self.disk_cache.reclaim,
+            )
         self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
         self.subnet = Subnet(
             clock_hz=self.machine.clock_hz, now=lambda: self._engine.now, warn=warn
@@ -202,11 +211,17 @@ class Monitor(Closing):
         if any(vm.name == name for vm in self.vms) or not name:
             raise ConfigError(f"VM '{name}': a name that no other VM has is possible")
         has_network = network or nat is not None
+        has_balloon = self._overcommit is not None
         disks = [*_root(name, image, root), *disks]
         platform = Platform(
             memory_bytes=memory_mib << 20,
             vcpu_count=vcpus,
-            virtio_count=len(disks) + entropy + virtio_console + has_network + len(shares),
+            virtio_count=len(disks)
+            + entropy
+            + virtio_console
+            + has_network
+            + len(shares)
+            + has_balloon,
             clock_hz=self.machine.clock_hz,
         )
         source = Source(
@@ -218,6 +233,7 @@ class Monitor(Closing):
             files=files,
             network=has_network,
             shares=bool(shares),
+            balloon=has_balloon,
         )
         software = source.read(platform, vm=name, seed=self.machine.seed)
         with ExitStack() as opened:
@@ -231,6 +247,7 @@ class Monitor(Closing):
                 virtio_console=virtio_console,
                 network=self._plug_in(name, nat, opened) if has_network else None,
                 shares=_distinct(shares, name),
+                balloon=has_balloon,
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),
@@ -306,7 +323,7 @@ class Monitor(Closing):
         possible = pages * PAGE_SIZE
         promised = sum(vm.config.platform.memory_bytes for vm in self._living.values())
         asked = config.platform.memory_bytes
-        if promised + asked > possible and not self._overcommit:
+        if promised + asked > possible and self._overcommit is None:
             raise ConfigError(
                 f"VM '{config.name}': {asked >> 20} MiB asked, {max(0, possible - promised) >> 20}"
                 f" MiB possible: the machine has {self.machine.memory_bytes >> 20} MiB, of which"
@@ -354,6 +371,7 @@ class Monitor(Closing):
                 while any(vm.is_running for vm in self._living.values()):
                     raise_if_interrupted()
                     self._pools.tick()
+                    self._tell_balloons()
                     if until is not None and until():
                         return Outcome.UNTIL
                     if end is not None and self.now >= end:
@@ -385,6 +403,18 @@ class Monitor(Closing):
             self._handle(events)
             self._deliver_frames()
         return True
+
+    def _tell_balloons(self) -> None:
+        """What the overcommit policy wants of the VMs, if it is its turn."""
+        if self._overcommit is None:
+            return
+        for vm, pages in self._overcommit.tick(tuple(self._living.values())):
+            balloon = vm.board.balloon
+            assert balloon is not None, "who is told has a balloon"
+            with self._stopping(vm):
+                if pages is not None:
+                    balloon.aim(pages)
+                balloon.ask()
 
     def _end_of_round(self) -> int:
         """When the round ends that the engine is in or about to begin, in cycles."""
@@ -418,12 +448,25 @@ class Monitor(Closing):
     # -- what Disco decides -----------------------------------------------------------------
 
     def _page_fault(self, vm: VirtualMachine, fault: PageFault) -> None:
-        if fault.protected and self._engine.is_shared(fault.vm, fault.ppn):
-            self._pages.unshare(fault)
-        elif fault.protected:
-            self._engine.protect_page(fault.vm, fault.ppn, True)
+        if not fault.protected:
+            self._give_page(vm, fault, self._pages.answer)
+        elif self._engine.is_shared(fault.vm, fault.ppn):
+            self._give_page(vm, fault, self._pages.unshare)
         else:
-            self._pages.answer(fault)
+            self._engine.protect_page(fault.vm, fault.ppn, True)
+
+    def _give_page(
+        self, vm: VirtualMachine, fault: PageFault, give: Callable[[Fault], None]
+    ) -> None:
+        """At once, or when an overcommitted machine has one again."""
+        overcommit = self._overcommit
+        if overcommit is None:
+            give(fault)
+        elif overcommit.has_room(vm):
+            give(fault)
+            overcommit.served(vm.number)
+        else:
+            overcommit.postpone(vm, fault, tuple(self._living.values()))
 
     def _device_access(self, vm: VirtualMachine, access: DeviceAccess) -> None:
         value = vm.board.bus.access(access)
@@ -466,6 +509,8 @@ class Monitor(Closing):
         del self._living[vm.number]
         vm.end(status, error)
         self._pools.remove(vm.number)
+        if self._overcommit is not None:
+            self._overcommit.served(vm.number)
 
     # -- looking ----------------------------------------------------------------------------
 

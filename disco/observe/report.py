@@ -4,7 +4,7 @@
     machine   its description
     cpus      per CPU: where its time went; the parts are all of it
     vms       per VM: kernel, end, instructions, cycles, traps, TLB misses, page faults, memory, disks, console,
-              its address on the subnet and its traffic there;
+              what it gave back by its balloon, its address on the subnet and its traffic there;
               per vCPU: CPU, where its time went, turns and moves
     memory    what the VMs together have, what the machine spends on it, the most that this process
               has had of the host's, pages by node and owner; and what it was used for when the VMs had most
@@ -114,7 +114,21 @@ def _vm(vm: VirtualMachine) -> dict[str, Any]:
         "network": _network(vm),
         "disks": [asdict(disk.counters) for disk in vm.board.disks],
         "shares": {share.tag: asdict(share.counters) for share in vm.board.shares},
+        "balloon": _balloon(vm),
         "console": vm.console.text,
+    }
+
+
+def _balloon(vm: VirtualMachine) -> dict[str, Any] | None:
+    """What a VM has given back, and what its kernel says of its memory; None if it has no balloon."""
+    balloon = vm.board.balloon
+    if balloon is None:
+        return None
+    return {
+        "target_bytes": balloon.target_pages * PAGE_SIZE,
+        "actual_bytes": balloon.actual_pages * PAGE_SIZE,
+        **{f"{name}_bytes": pages * PAGE_SIZE for name, pages in asdict(balloon.counters).items()},
+        "guest": dict(balloon.statistics),
     }
 
 
