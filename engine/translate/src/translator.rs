@@ -28,8 +28,8 @@ pub struct Options {
 
 /// A boot takes half of it. Together with decoded pages it must stay within what a process with one VM may take,
 /// however many CPUs the VM has; so a CPU leaves less for translations.
-const STORE_BYTES: usize = 24 << 20;
-const STORE_BYTES_LESS_A_CPU: usize = 512 << 10;
+const STORE_BYTES: usize = 28 << 20;
+const STORE_BYTES_LESS_A_CPU: usize = 1 << 20;
 const STORE_BYTES_LEAST: usize = 12 << 20;
 
 const FEW_CPUS: usize = 4;
