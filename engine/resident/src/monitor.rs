@@ -24,7 +24,7 @@ pub use error::MonitorError;
 pub use footprint::{Footprint, Use};
 pub use transfer::Transferred;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -441,6 +441,12 @@ impl Monitor {
         let mut events: Vec<Event> =
             self.cpus.iter_mut().flatten().flat_map(|slot| slot.events.drain(..)).collect();
         events.sort_by_key(Event::order);
+        // vCPUs of a VM may need the same page: it is asked for once, and all of them try again.
+        let mut asked = BTreeSet::new();
+        events.retain(|event| match event {
+            Event::PageFault { vm, page, .. } => asked.insert((*vm, *page)),
+            _ => true,
+        });
         let mut told: Vec<u32> = Vec::new();
         let mut posted = Vec::new();
         for event in &events {
