@@ -27,8 +27,11 @@ _FREQUENCY = 997
 #: Parts by what the name of a function, or of its file in brackets, has; the first that fits.
 PARTS = (
     ("translated code", re.compile(r"disco-code")),
-    ("translating", re.compile(r"translate::(?!.*Accelerator>::(?:run|entry_points))|dynasm")),
-    ("entering it", re.compile(r"Accelerator>::|translate::.*enter")),
+    (
+        "entering it",
+        re.compile(r"Accelerator>::(?:run|entry_points)|translate::.*::enter::(?!emit_)"),
+    ),
+    ("translating", re.compile(r"translate::|dynasm")),
     (
         "interpreter",
         re.compile(r"cpu::interpreter|cpu::code|mips::decode|cpu::integer|mips::fpu|cpu::float"),

@@ -38,6 +38,9 @@ def test_time_and_place_of_each_sample_are_read() -> None:
             "translating",
         ),
         ("<translate::translator::Translator as machine::Accelerator>::run (e)", "entering it"),
+        # Of what is between them, some is called by translated code and some makes it.
+        ("translate::x86_64::enter::privileged_helper (e)", "entering it"),
+        ("translate::x86_64::enter::emit_go_on (e)", "translating"),
         ("machine::cpu::data::<impl machine::cpu::Cpu>::translate (e)", "TLB, addresses"),
         ("resident::l2tlb::L2Tlb::lookup (_engine.abi3.so)", "monitor"),
         ("alloc::raw_vec::grow (/home/python/disco/_engine.abi3.so)", "engine, other"),
