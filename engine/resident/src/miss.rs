@@ -407,7 +407,7 @@ impl Running<'_> {
         if !protected && self.place_from_reserve(page) {
             return Flow::Resume;
         }
-        self.vcpu.state = VcpuState::Faulted;
+        self.vcpu.state = VcpuState::Faulted(page);
         let cpu = &self.cpu;
         self.events.push(Event::PageFault {
             vm: self.vm,

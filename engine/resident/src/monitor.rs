@@ -315,7 +315,7 @@ impl Monitor {
     /// [`MonitorError::VcpuState`] when it needs no page.
     pub fn postpone_fault(&mut self, vm: u32, vcpu: u32, until: Cycles) -> Result<()> {
         let state = &mut self.vcpu(vm, vcpu)?.state;
-        if *state != VcpuState::Faulted {
+        if !matches!(state, VcpuState::Faulted(_)) {
             let state = format!("{state:?}");
             return Err(MonitorError::VcpuState { vm, vcpu, state, needed: "in need of a page" });
         }
@@ -408,7 +408,7 @@ impl Monitor {
     fn retry_faults(&mut self) {
         for vm in self.vms.iter_mut().flatten() {
             for vcpu in &mut vm.vcpus {
-                if vcpu.state == VcpuState::Faulted {
+                if matches!(vcpu.state, VcpuState::Faulted(_)) {
                     vcpu.state = VcpuState::Ready;
                 }
             }

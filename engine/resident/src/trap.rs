@@ -213,7 +213,7 @@ impl Running<'_> {
                 let answer = pending.answer.expect("a vCPU is resumed only with the answer");
                 self.complete_access(&pending.access, answer);
             }
-            VcpuState::Ready | VcpuState::Waiting | VcpuState::Faulted | VcpuState::Postponed(_) => {}
+            VcpuState::Ready | VcpuState::Waiting | VcpuState::Faulted(_) | VcpuState::Postponed(_) => {}
             state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => {
                 unreachable!("a {state:?} vCPU is not run")
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use machine::cp0::page_grain;
 use machine::services::{Moment, Recorder};
-use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineMemory, NodeId, Registers, Tlb};
+use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineMemory, NodeId, Ppn, Registers, Tlb};
 
 use crate::counters::{ByCause, Cause, Counters};
 use crate::event::StopCause;
@@ -26,8 +26,8 @@ pub enum VcpuState {
     Ready,
     /// In WAIT; an interrupt wakes it.
     Waiting,
-    /// It needs a page; it tries again when the run goes on.
-    Faulted,
+    /// It needs this page; it tries again when the run goes on.
+    Faulted(Ppn),
     /// It needs a page that nobody has; it tries again at that time.
     Postponed(Cycles),
     /// It waits for the answer to a device access.
@@ -212,7 +212,7 @@ impl Vcpu {
             VcpuState::Accessing(pending) => pending.answer.is_some(),
             VcpuState::Waiting => self.is_woken(now),
             VcpuState::Postponed(until) => now >= *until,
-            VcpuState::Off | VcpuState::Faulted | VcpuState::Stopped(_) => false,
+            VcpuState::Off | VcpuState::Faulted(_) | VcpuState::Stopped(_) => false,
         }
     }
 
@@ -244,7 +244,7 @@ impl Vcpu {
     /// Whether it stands still until Python has decided something.
     pub fn is_blocked(&self) -> bool {
         match &self.state {
-            VcpuState::Faulted => true,
+            VcpuState::Faulted(_) => true,
             VcpuState::Accessing(pending) => pending.answer.is_none(),
             _ => false,
         }

@@ -162,3 +162,46 @@ fn a_postponed_fault_is_tried_again_at_its_time_and_others_have_the_cpu_meanwhil
     guest::provide(&mut monitor, waiting, page, 0);
     guest::run_to_halt(&mut monitor, 1_000_000);
 }
+
+#[test]
+fn a_page_is_zeroed_at_the_cost_of_the_vcpu_that_waits_for_it() {
+    let mut monitor = guest::machine(MonitorConfig { node_of_cpu: vec![0; 2], ..guest::config() });
+    let vm = guest::create(&mut monitor, RAM_BYTES, 2);
+    let source = format!(
+        "
+        mfc0 t0, c0_ebase
+        andi t0, t0, 1
+        dsll t0, t0, 12
+        li t1, {:#x}
+        daddu t0, t0, t1
+        ld t1, 0(t0)
+        {}",
+        KSEG0 + READ,
+        guest::HALT
+    );
+    guest::store(&mut monitor, vm, PROGRAM_PHYS, &guest::assemble(&source));
+    (0..2).for_each(|vcpu| guest::start(&mut monitor, vm, vcpu, vcpu as u16, PROGRAM));
+    let pages: Vec<(u32, Ppn)> = monitor
+        .run(Cycles(20_000))
+        .iter()
+        .map(|event| match event {
+            Event::PageFault { vcpu, page, .. } => (*vcpu, *page),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(pages.len(), 2, "both wait at once, each for a page of its own");
+    let paid = |monitor: &mut Monitor| {
+        [0, 1].map(|vcpu| {
+            let rows = monitor.counters(vm, vcpu).unwrap().rows();
+            rows.iter().find(|(name, _)| *name == "cycles_monitor").unwrap().1
+        })
+    };
+    for (vcpu, page) in pages {
+        let before = paid(&mut monitor);
+        guest::provide(&mut monitor, vm, page, 0);
+        let after = paid(&mut monitor);
+        let other = 1 - vcpu as usize;
+        assert!(after[vcpu as usize] > before[vcpu as usize], "vCPU {vcpu} pays for page {page}");
+        assert_eq!(after[other], before[other], "vCPU {other} has nothing to do with page {page}");
+    }
+}

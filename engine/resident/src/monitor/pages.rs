@@ -22,7 +22,7 @@ impl Monitor {
         self.check_state(vm, page, &[PageState::Absent], "absent RAM")?;
         let Some(mpn) = self.allocate(NodeId(node), vm, page) else { return Ok(None) };
         self.vm(vm)?.pmap.set_page(page, mpn, PageState::Private, true);
-        self.charge_faulted(vm, self.config.costs.page_zero);
+        self.charge_faulted(vm, page, self.config.costs.page_zero);
         Ok(Some(mpn))
     }
 
@@ -180,7 +180,7 @@ impl Monitor {
         pmap.set_page(page, target, PageState::Private, row.writable != 0);
         self.memory.copy_page(Mpn(row.mpn), target);
         self.memmap.release(Mpn(row.mpn), vm, page);
-        self.charge_faulted(vm, self.config.costs.page_copy);
+        self.charge_faulted(vm, page, self.config.costs.page_copy);
         Ok(Some(target))
     }
 
@@ -344,13 +344,14 @@ impl Monitor {
         if pages.all(is_ram) { Ok(()) } else { Err(error) }
     }
 
-    /// Charges the monitor's work on a page to the CPU whose vCPU waits for it.
-    pub(super) fn charge_faulted(&mut self, vm: u32, cycles: u64) {
+    /// Charges the monitor's work on a page to the first CPU whose vCPU waits for that page.
+    pub(super) fn charge_faulted(&mut self, vm: u32, page: Ppn, cycles: u64) {
         for slot in self.cpus.iter_mut().flatten() {
             let Some(id) = slot.loaded.filter(|id| id.vm == vm) else { continue };
             let vcpu = vcpu_of(&mut self.vms, id);
-            if vcpu.state == VcpuState::Faulted {
+            if vcpu.state == VcpuState::Faulted(page) {
                 slot.charge(vcpu, Cause::PageFault, cycles);
+                return;
             }
         }
     }

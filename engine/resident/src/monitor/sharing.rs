@@ -117,7 +117,7 @@ impl Monitor {
         self.memory.copy_page(source, target);
         self.vm(vm)?.pmap.set_page(page, target, PageState::Private, true);
         self.memmap.release(source, vm, page);
-        self.charge_faulted(vm, self.config.costs.page_copy);
+        self.charge_faulted(vm, page, self.config.costs.page_copy);
         Ok(Some(target))
     }
 
