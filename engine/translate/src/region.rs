@@ -15,7 +15,7 @@ use crate::uses::{CONDITIONS, REGISTER_COUNT, Registers, reads, writes};
 use crate::x86_64::emitter::{Host, PINS};
 
 /// Most instructions in a region.
-const INSNS_MAX: usize = 1000;
+const INSNS_MAX: usize = 400;
 /// Most instructions in a block.
 const BLOCK_INSNS_MAX: usize = 96;
 
