@@ -162,7 +162,19 @@ impl Monitor {
         self.put_reserves_back();
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
         self.vms.push(Some(vm));
+        self.make_room_for_code();
         Ok(id)
+    }
+
+    /// VMs that take turns on a CPU shall not displace each other's decoded code: room for each but the first.
+    fn make_room_for_code(&mut self) {
+        /// 2 MiB.
+        const CHUNKS_A_VM: usize = 3000;
+        let further = self.vms.iter().flatten().count().saturating_sub(1);
+        let cpus = self.config.node_of_cpu.len();
+        for slot in self.cpus.iter_mut().flatten() {
+            slot.hardware.cpu.set_further_decoded_chunks(further * CHUNKS_A_VM / cpus);
+        }
     }
 
     /// The monitor's tables of a VM live in machine memory: the pmap, and the TLBs.
@@ -199,6 +211,7 @@ impl Monitor {
         for page in gone.table_pages {
             self.memmap.release_for_monitor(page);
         }
+        self.make_room_for_code();
         self.regroup();
         Ok(())
     }

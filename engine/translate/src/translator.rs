@@ -74,8 +74,9 @@ struct Known {
 
 /// A page is worth the hash of its content when execution has come to it this often.
 const VISITS_MIN: u8 = 4;
-/// Pages that a CPU knows of; beyond that it begins anew, which costs a hash each.
-const KNOWN_MAX: usize = 1792;
+/// Pages that a CPU knows of; beyond that it begins anew, which costs a hash each. A boot of Debian comes to 1,500,
+/// and many VMs may take turns on a CPU.
+const KNOWN_MAX: usize = 1 << 14;
 
 /// The translator of a CPU.
 #[derive(Debug)]

@@ -186,9 +186,18 @@ impl Cpu {
         self.heat_min = accelerator.as_ref().map_or(0, |accelerator| accelerator.heat_min());
         self.no_entry_points = accelerator.as_ref().map_or(0, |accelerator| accelerator.no_entry_points());
         self.forget_entry_points();
-        let chunks = accelerator.as_ref().map_or(super::code::CHUNK_COUNT_MAX, |it| it.decoded_chunks_max());
-        self.code = super::CodeCache::new(chunks);
         self.accelerator = accelerator;
+        self.code = super::CodeCache::new(self.decoded_chunks_least());
+    }
+
+    /// Lets the CPU keep `chunks` chunks of decoded code more than its accelerator asks for.
+    pub fn set_further_decoded_chunks(&mut self, chunks: usize) {
+        self.code.set_chunk_count_max(self.decoded_chunks_least() + chunks);
+    }
+
+    /// How many chunks it keeps in any case.
+    fn decoded_chunks_least(&self) -> usize {
+        self.accelerator().map_or(super::code::CHUNK_COUNT_MAX, |accelerator| accelerator.decoded_chunks_max())
     }
 
     /// The CPU's accelerator.

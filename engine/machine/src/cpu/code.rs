@@ -331,6 +331,11 @@ impl CodeCache {
         }
     }
 
+    /// From now on, so many chunks are kept.
+    pub(super) fn set_chunk_count_max(&mut self, chunk_count_max: usize) {
+        self.chunk_count_max = chunk_count_max;
+    }
+
     /// The page in `slot`.
     #[inline(always)]
     pub(super) fn page_mut(&mut self, slot: usize) -> &mut CodePage {
