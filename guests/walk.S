@@ -8,6 +8,7 @@
 
         .equ    EXIT, 5058
         .equ    MMAP, 5009
+        .equ    MADVISE, 5027
         .equ    READ_WRITE, 3
         .equ    PRIVATE_ANONYMOUS, 0x802
         .equ    LINES, 0x100000
@@ -23,6 +24,16 @@
         syscall
         bnez    a3, exit
         li      a0, 99
+
+        move    s1, v0
+        li      v0, MADVISE
+        move    a0, s1
+        li      a1, SIZE
+        li      a2, ADVICE
+        syscall
+        bnez    a3, exit
+        li      a0, 99
+        move    v0, s1
 
         move    s0, zero                        # line
         li      t0, INCREMENT                   # where line 0 points to

@@ -76,7 +76,7 @@ class Machine:
     memory_mib_per_node: int = 128
     clock_mhz: int = 200
     tlb_entries: int = 64
-    l2tlb_entries: int = 4096
+    l2tlb_entries: int = 16384
     large_pages: bool = True
     quantum_cycles: int = 100_000
     seed: int = 0

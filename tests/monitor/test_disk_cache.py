@@ -209,7 +209,9 @@ def test_pages_outlive_their_reader_and_serve_the_next_one(tmp_path, image):
 
 def test_a_machine_without_room_takes_back_what_only_the_cache_has(tmp_path, image):
     image.write_bytes(bytes(512 * PAGE))
-    world = World(tmp_path, image, vms=1, nodes=1, cpus=1, memory_mib_per_node=7)
+    world = World(
+        tmp_path, image, vms=1, nodes=1, cpus=1, memory_mib_per_node=7, l2tlb_entries=4096
+    )
     for at in range(0, 512, 64):
         read(world.vms[0], at * 8, [(DATA_AT, 64 * PAGE)])
     world.monitor.close()

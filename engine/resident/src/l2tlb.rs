@@ -29,8 +29,11 @@
 //! Checked by `tests/ghosts.rs`: random TLB operations against a guest with a plain TLB.
 
 use machine::cp0::entry_hi;
+use machine::memory::MemoryError;
 use machine::tlb::entry_lo;
 use machine::{Asid, Mpn, PAGE_BYTES};
+
+use crate::table::{Row, Table};
 
 /// Which slot of the virtual TLB an entry came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,17 +81,70 @@ pub struct L2Entry {
     pub origin: Origin,
     /// Hardware EntryLo values; V clear where the half cannot be used as it is.
     pub lo: [u64; 2],
-    epoch: u32,
 }
 
 impl L2Entry {
     /// An entry for the pair at `vpn2`, sign-extended or as in EntryHi.
     pub fn new(vpn2: u64, asid: Asid, global: bool, origin: Origin, lo: [u64; 2]) -> L2Entry {
-        L2Entry { vpn2: pair_of(vpn2), asid, global, origin, lo, epoch: 0 }
+        L2Entry { vpn2: pair_of(vpn2), asid, global, origin, lo }
+    }
+}
+
+/// In the tag of a row that holds an entry; no pair has this bit.
+const PRESENT: u64 = 1;
+
+/// An entry in the table, or nothing: all zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct L2Row {
+    /// `vpn2` and [`PRESENT`].
+    tag: u64,
+    lo: [u64; 2],
+    /// Of its slot, when it was put in.
+    epoch: u32,
+    asid: u8,
+    global: u8,
+    origin: u8,
+    reserved: u8,
+}
+
+// SAFETY: repr(C), 3 * 8 + 4 + 4 * 1 = 32 bytes without padding, plain integers.
+unsafe impl Row for L2Row {}
+
+impl L2Row {
+    fn new(entry: &L2Entry, epoch: u32) -> L2Row {
+        L2Row {
+            tag: entry.vpn2 | PRESENT,
+            lo: entry.lo,
+            epoch,
+            asid: entry.asid.0,
+            global: entry.global.into(),
+            origin: entry.origin.0,
+            reserved: 0,
+        }
     }
 
-    const EMPTY: L2Entry =
-        L2Entry { vpn2: 1, asid: Asid(0), global: false, origin: Origin::KERNEL, lo: [0; 2], epoch: 0 };
+    fn entry(&self) -> L2Entry {
+        let (asid, origin) = (Asid(self.asid), Origin(self.origin));
+        L2Entry { vpn2: self.tag & !PRESENT, asid, global: self.global != 0, origin, lo: self.lo }
+    }
+
+    fn is_present(&self) -> bool {
+        self.tag != 0
+    }
+
+    fn is_for(&self, vpn2: u64) -> bool {
+        self.tag == vpn2 | PRESENT
+    }
+
+    /// Whether the address space `asid` sees it.
+    fn is_in(&self, asid: Asid) -> bool {
+        self.global != 0 || self.asid == asid.0
+    }
+
+    fn is_guest(&self) -> bool {
+        Origin(self.origin).is_guest()
+    }
 
     fn holds(&self, page: Mpn) -> bool {
         self.lo.iter().any(|lo| lo & entry_lo::V != 0 && entry_lo::address(*lo) == page.address().0)
@@ -98,7 +154,7 @@ impl L2Entry {
 /// The table: sets of four, or nothing when it is switched off.
 #[derive(Debug)]
 pub struct L2Tlb {
-    entries: Vec<L2Entry>,
+    rows: Table<L2Row>,
     set_mask: usize,
     next_way: usize,
     /// An entry of a guest slot is alive while its epoch is that of its slot.
@@ -112,19 +168,28 @@ const REGIONS: usize = 1024;
 const REGION_SHIFT: u32 = 21;
 
 impl L2Tlb {
-    /// A table of `entries` entries: a power of two from 4 up, or 0 for none.
+    /// A table of `entries` entries: a power of two from 4 up, or 0 for none. It takes the host's memory as far as
+    /// it has been used.
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`] when the host refuses the address space.
     ///
     /// # Panics
     /// On any other size; the configuration is checked before.
-    pub fn new(entries: usize) -> L2Tlb {
+    pub fn new(entries: usize) -> Result<L2Tlb, MemoryError> {
         assert!(Self::is_size(entries), "{entries} entries");
-        L2Tlb {
-            entries: vec![L2Entry::EMPTY; entries],
-            set_mask: (entries / WAYS).saturating_sub(1),
-            next_way: 0,
-            slot_epochs: [0; SLOTS],
-            guest_regions: [0; REGIONS / 64],
-        }
+        Ok(L2Tlb::of(Table::new(entries)?))
+    }
+
+    fn of(rows: Table<L2Row>) -> L2Tlb {
+        let set_mask = (rows.rows() / WAYS).saturating_sub(1);
+        L2Tlb { rows, set_mask, next_way: 0, slot_epochs: [0; SLOTS], guest_regions: [0; REGIONS / 64] }
+    }
+
+    /// The table as after reset, to be used in the place of this one.
+    pub fn take_emptied(&mut self) -> L2Tlb {
+        self.clear();
+        L2Tlb::of(self.rows.clone())
     }
 
     /// Word and bit of the region around an address.
@@ -142,12 +207,12 @@ impl L2Tlb {
 
     /// Number of entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.rows.rows()
     }
 
     /// Whether the table is switched off.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.rows.rows() == 0
     }
 
     #[inline]
@@ -158,27 +223,33 @@ impl L2Tlb {
     }
 
     #[inline]
-    fn is_alive(&self, entry: &L2Entry) -> bool {
-        !entry.origin.is_guest() || self.slot_epochs[usize::from(entry.origin.0) & (SLOTS - 1)] == entry.epoch
+    fn is_alive(&self, row: &L2Row) -> bool {
+        !row.is_guest() || self.slot_epochs[usize::from(row.origin) & (SLOTS - 1)] == row.epoch
+    }
+
+    /// The rows in which the entry of a pair may be.
+    #[inline]
+    fn ways(&self, vpn2: u64) -> impl Iterator<Item = (usize, L2Row)> {
+        let set = self.set(vpn2);
+        let rows = &self.rows;
+        (set..set + WAYS).map(move |way| (way, rows.get(way)))
     }
 
     /// The entry for an address, if there is one.
     #[inline]
     pub fn lookup(&self, vaddr: u64, asid: Asid) -> Option<L2Entry> {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return None;
         }
         let vpn2 = pair_of(vaddr);
-        let set = self.set(vpn2);
-        self.entries[set..set + WAYS]
-            .iter()
-            .find(|entry| entry.vpn2 == vpn2 && (entry.global || entry.asid == asid) && self.is_alive(entry))
-            .copied()
+        self.ways(vpn2)
+            .find(|(_, row)| row.is_for(vpn2) && row.is_in(asid) && self.is_alive(row))
+            .map(|(_, row)| row.entry())
     }
 
     /// Puts an entry in, in place of one for the same pair if there is any.
     pub fn insert(&mut self, entry: L2Entry) {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return;
         }
         let mut epoch = 0;
@@ -187,36 +258,34 @@ impl L2Tlb {
             let (word, bit) = Self::region(entry.vpn2);
             self.guest_regions[word] |= bit;
         }
-        let set = self.set(entry.vpn2);
-        let ways = &self.entries[set..set + WAYS];
-        let same =
-            |old: &L2Entry| old.vpn2 == entry.vpn2 && (old.global || entry.global || old.asid == entry.asid);
-        let way = ways
-            .iter()
-            .position(same)
-            .or_else(|| ways.iter().position(|old| old.vpn2 == L2Entry::EMPTY.vpn2 || !self.is_alive(old)))
-            .unwrap_or_else(|| {
+        let is_same = |old: &L2Row| old.is_for(entry.vpn2) && (entry.global || old.is_in(entry.asid));
+        let is_unused = |old: &L2Row| !old.is_present() || !self.is_alive(old);
+        let way = self.ways(entry.vpn2).find(|(_, old)| is_same(old));
+        let way = way.or_else(|| self.ways(entry.vpn2).find(|(_, old)| is_unused(old))).map_or_else(
+            || {
                 self.next_way = (self.next_way + 1) % WAYS;
-                self.next_way
-            });
-        self.entries[set + way] = L2Entry { epoch, ..entry };
+                self.set(entry.vpn2) + self.next_way
+            },
+            |(way, _)| way,
+        );
+        self.rows.set(way, L2Row::new(&entry, epoch));
     }
 
     /// Drops the guest's entries for the pair at `vaddr`: those that `asid` sees, or all (`None`).
     /// Returns how many there were.
     pub fn drop_pair(&mut self, vaddr: u64, asid: Option<Asid>) -> u64 {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return 0;
         }
         let vpn2 = pair_of(vaddr);
         let set = self.set(vpn2);
         let mut dropped = 0;
         for way in set..set + WAYS {
-            let entry = self.entries[way];
-            let seen = asid.is_none_or(|asid| entry.global || entry.asid == asid);
-            if entry.vpn2 == vpn2 && seen && entry.origin.is_guest() {
-                dropped += u64::from(self.is_alive(&entry));
-                self.entries[way] = L2Entry::EMPTY;
+            let row = self.rows.get(way);
+            let is_seen = asid.is_none_or(|asid| row.is_in(asid));
+            if row.is_for(vpn2) && is_seen && row.is_guest() {
+                dropped += u64::from(self.is_alive(&row));
+                self.rows.set(way, L2Row::default());
             }
         }
         dropped
@@ -250,19 +319,19 @@ impl L2Tlb {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.entries.fill(L2Entry::EMPTY);
+        self.drop_rows(|_| true);
     }
 
     /// Drops every entry for the pair at `vaddr`, whatever its kind or space (shootdown by a backmap).
     pub fn shoot_down(&mut self, vaddr: u64) {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return;
         }
         let vpn2 = pair_of(vaddr);
         let set = self.set(vpn2);
-        for entry in &mut self.entries[set..set + WAYS] {
-            if entry.vpn2 == vpn2 {
-                *entry = L2Entry::EMPTY;
+        for way in set..set + WAYS {
+            if self.rows.get(way).is_for(vpn2) {
+                self.rows.set(way, L2Row::default());
             }
         }
     }
@@ -275,16 +344,22 @@ impl L2Tlb {
 
     /// Drops every entry that translates to a machine page (shootdown of an overflowed pmap row).
     pub fn shoot_down_page(&mut self, page: Mpn) {
-        for entry in &mut self.entries {
-            if entry.vpn2 != L2Entry::EMPTY.vpn2 && entry.holds(page) {
-                *entry = L2Entry::EMPTY;
+        self.drop_rows(|row| row.holds(page));
+    }
+
+    fn drop_rows(&mut self, is_dropped: impl Fn(&L2Row) -> bool) {
+        for way in 0..self.len() {
+            let row = self.rows.get(way);
+            if row.is_present() && is_dropped(&row) {
+                self.rows.set(way, L2Row::default());
             }
         }
     }
 
     /// Entries that could answer now, for tests and for looking.
-    pub fn alive(&self) -> impl Iterator<Item = &L2Entry> {
-        self.entries.iter().filter(|entry| entry.vpn2 != L2Entry::EMPTY.vpn2 && self.is_alive(entry))
+    pub fn alive(&self) -> impl Iterator<Item = L2Entry> {
+        let rows = (0..self.len()).map(|way| self.rows.get(way));
+        rows.filter(|row| row.is_present() && self.is_alive(row)).map(|row| row.entry())
     }
 }
 
@@ -300,7 +375,7 @@ mod tests {
             (random >> 33) % bound
         };
         for large in [0x2_0000, 0x20_0000, 0x80_0000] {
-            let mut l2tlb = L2Tlb::new(4096);
+            let mut l2tlb = L2Tlb::new(4096).unwrap();
             for _ in 0..200 {
                 let vaddr = next(8) << 30 | next(1 << 11) << 13;
                 let origin = if next(4) == 0 { Origin::KERNEL } else { Origin::slot(next(64) as usize) };

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use machine::cp0::page_grain;
+use machine::memory::MemoryError;
 use machine::services::{Moment, Recorder};
 use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineMemory, NodeId, Ppn, Registers, Tlb};
 
@@ -99,12 +100,19 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// A vCPU that has not been started.
-    pub fn new(config: CpuConfig, number: u32, l2tlb_entries: usize) -> Vcpu {
+    ///
+    /// # Errors
+    /// [`MemoryError::Host`] when the host refuses the address space of the second-level TLB.
+    pub fn new(config: CpuConfig, number: u32, l2tlb_entries: usize) -> Result<Vcpu, MemoryError> {
+        Ok(Vcpu::with(config, number, L2Tlb::new(l2tlb_entries)?))
+    }
+
+    fn with(config: CpuConfig, number: u32, l2tlb: L2Tlb) -> Vcpu {
         Vcpu {
             regs: Registers::new(0),
             tlb: Tlb::new(config.tlb_entries),
             cp0: Cp0::new(config, number),
-            l2tlb: L2Tlb::new(l2tlb_entries),
+            l2tlb,
             state: VcpuState::Off,
             lines: 0,
             counters: Counters::default(),
@@ -123,7 +131,8 @@ impl Vcpu {
     pub fn reset(&mut self, number: u32, pc: u64, gpr: &[(u8, u64)], now: Cycles) {
         let counters = std::mem::take(&mut self.counters);
         let recorder = self.recorder.take();
-        *self = Vcpu { counters, recorder, ..Vcpu::new(self.cp0.config.clone(), number, self.l2tlb.len()) };
+        let l2tlb = self.l2tlb.take_emptied();
+        *self = Vcpu { counters, recorder, ..Vcpu::with(self.cp0.config.clone(), number, l2tlb) };
         self.regs.pc = pc;
         for (register, value) in gpr {
             self.regs.gpr[usize::from(*register)] = *value;

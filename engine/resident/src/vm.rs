@@ -36,7 +36,7 @@ impl Vm {
     /// A VM whose RAM is absent everywhere.
     ///
     /// # Errors
-    /// [`MemoryError::Host`] when the host refuses the address space of the pmap.
+    /// [`MemoryError::Host`] when the host refuses the address space of the tables.
     pub fn new(
         id: u32,
         ram: &[PhysRange],
@@ -53,7 +53,8 @@ impl Vm {
             }
         }
         let config = CpuConfig { coherence_manager: smp.is_some(), ..CpuConfig::guest() };
-        let vcpus = (0..vcpus).map(|number| Vcpu::new(config.clone(), number, l2tlb_entries)).collect();
+        let vcpu = |number| Vcpu::new(config.clone(), number, l2tlb_entries);
+        let vcpus = (0..vcpus).map(vcpu).collect::<Result<_, _>>()?;
         let (reserve, windows) = (Reserve::default(), Windows::default());
         Ok(Vm { id, pmap, reserve, windows, vcpus, smp, table_pages: Vec::new() })
     }

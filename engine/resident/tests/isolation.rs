@@ -95,7 +95,7 @@ fn check_translations(monitor: &mut Monitor, vm: u32) {
             .map(|row| (row.mpn, row.writable))
             .collect()
     };
-    let entries: Vec<_> = monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().copied().collect()).unwrap();
+    let entries: Vec<_> = monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().collect()).unwrap();
     for entry in entries {
         for lo in entry.lo.iter().filter(|lo| **lo & machine::tlb::entry_lo::V != 0) {
             let mpn = resident::miss::machine_page(*lo);

@@ -60,7 +60,7 @@ fn check(monitor: &mut Monitor, vms: &[u32], free_at_start: usize) {
 
 /// Every second-level entry that could answer leads to a page as the pmap has it.
 fn check_tlbs(monitor: &mut Monitor, vm: u32) {
-    let entries: Vec<_> = monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().copied().collect()).unwrap();
+    let entries: Vec<_> = monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().collect()).unwrap();
     let state = monitor.vm(vm).unwrap();
     let rows: BTreeMap<u32, u8> = (0..state.pmap.table().rows())
         .map(|row| state.pmap.table().get(row))

@@ -214,8 +214,7 @@ impl World {
     }
 
     fn check_tlbs(&mut self, vm: u32) {
-        let entries: Vec<_> =
-            self.monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().copied().collect()).unwrap();
+        let entries: Vec<_> = self.monitor.inspect(vm, 0, |vcpu, _| vcpu.l2tlb.alive().collect()).unwrap();
         let state = self.monitor.vm(vm).unwrap();
         let writable: BTreeMap<u32, u8> = state.pmap.present().map(|(_, row)| (row.mpn, row.writable)).collect();
         for lo in entries.iter().flat_map(|entry| entry.lo).filter(|lo| lo & entry_lo::V != 0) {
