@@ -62,7 +62,8 @@ class Machine:
             sixteen times as long while each vCPU has a CPU to itself and nothing happens.
         seed: of everything random: guests' entropy, device data.
         host_threads: host threads that simulate CPUs, if there are as many CPUs; by default as many
-            as the host has cores for this process. Never changes a result.
+            as the host has cores for this process. Of several, one that is idle makes host code of
+            guest code. Never changes a result.
         engine: "translator" (guest code becomes host code; the default on x86-64 hosts) or
             "interpreter". Never changes a result.
         costs: cycles by action of the monitor; rows left out keep their default.

@@ -609,7 +609,7 @@ def _build(machine: Machine) -> Engine:
             tlb_entries=machine.tlb_entries,
             l2tlb_entries=machine.l2tlb_entries,
             large_pages=machine.large_pages,
-            host_threads=min(machine.host_threads, machine.cpus),
+            host_threads=machine.host_threads,
             costs=dict(machine.costs),
             engine=machine.engine,
         )

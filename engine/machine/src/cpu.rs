@@ -32,7 +32,7 @@ use mips::fpu::Fcsr;
 pub use accelerator::{Accelerator, CodeKey, CodeVersion, HandedOver, Layout, Offered, Ran, Trapping};
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations, KnownPages};
-pub use code::{CodePage, PAGE_INSNS, SINK, may_be_in_slot};
+pub use code::{CodePage, PAGE_INSNS, SINK, instruction, may_be_in_slot};
 use data::{Found, Unanswered};
 use float::RegisterModel;
 use interpreter::Entry;

@@ -187,7 +187,7 @@ impl BareMachine {
     fn new(memory_bytes: u64, cpus: u32, interleave_cycles: u64, engine: &str) -> PyResult<BareMachine> {
         let engine = engine_of(engine)?;
         let mut machine = Bare::new(memory_bytes, cpus, Cycles(interleave_cycles)).map_err(to_py)?;
-        let accelerators = engine.accelerators(cpus as usize).map_err(crate::events::to_py)?;
+        let accelerators = engine.accelerators(cpus as usize, 1).map_err(crate::events::to_py)?;
         for (cpu, accelerator) in (0..cpus).zip(accelerators) {
             machine.cpu(cpu).map_err(to_py)?.set_accelerator(accelerator);
         }

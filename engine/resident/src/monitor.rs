@@ -93,12 +93,11 @@ impl Monitor {
                 }))
             })
             .collect();
-        for (slot, accelerator) in
-            cpus.iter_mut().flatten().zip(config.engine.accelerators(config.node_of_cpu.len())?)
-        {
+        let accelerators = config.engine.accelerators(config.node_of_cpu.len(), config.host_threads)?;
+        for (slot, accelerator) in cpus.iter_mut().flatten().zip(accelerators) {
             slot.hardware.cpu.set_accelerator(accelerator);
         }
-        let threads = HostThreads::new(config.host_threads)
+        let threads = HostThreads::new(config.host_threads.min(cpus.len()))
             .map_err(|error| MonitorError::Machine(format!("{} host threads: {error}", config.host_threads)))?;
         let memmap = Memmap::new(Arc::clone(&memory))?;
         let alone =

@@ -122,7 +122,7 @@ fn bare(engine: EngineKind) -> (BTreeMap<Service, Cost<machine::services::Nothin
     }
     bare.record_services();
     let cpu = bare.cpu(0).unwrap();
-    cpu.set_accelerator(engine.accelerators(1).unwrap().remove(0));
+    cpu.set_accelerator(engine.accelerators(1, 1).unwrap().remove(0));
     cpu.regs.pc = PROGRAM + 0x400;
     let events = bare.run(Cycles(1_000_000));
     assert!(matches!(events.as_slice(), [event] if event.stop == BareStop::Halted), "{events:?}");

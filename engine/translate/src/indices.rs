@@ -9,6 +9,11 @@ const WORD_BITS: usize = u64::BITS as usize;
 pub struct Indices([u64; PAGE_INSNS / WORD_BITS]);
 
 impl Indices {
+    /// Those whose bit is set, the lowest of the first word being 0's.
+    pub fn of(bits: [u64; PAGE_INSNS / WORD_BITS]) -> Indices {
+        Indices(bits)
+    }
+
     /// Whether `index` is among them. 1024, the next page's first, never is.
     pub fn has(&self, index: usize) -> bool {
         self.0.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 != 0)

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! translator.rs  the translator of a CPU: what it knows of the machine's translations
+//! background.rs  translating on a thread of its own
 //! store.rs       the translations of a machine: how they are found, shared and dropped
 //! page.rs        those of a page
 //! extents.rs     which parts of the code buffer are free
@@ -42,6 +43,8 @@
 #![deny(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
+mod background;
+#[cfg(target_arch = "x86_64")]
 mod extents;
 #[cfg(target_arch = "x86_64")]
 mod flow;
@@ -62,6 +65,8 @@ mod uses;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+#[cfg(target_arch = "x86_64")]
+pub use background::Background;
 #[cfg(target_arch = "x86_64")]
 pub use store::{Counters, Store};
 #[cfg(target_arch = "x86_64")]
@@ -87,14 +92,19 @@ impl std::fmt::Display for BufferError {
 impl std::error::Error for BufferError {}
 
 /// A translator for each of `cpus` CPUs, if there is one for this host. They share their translations, which
-/// take a bounded amount of the host's memory.
+/// take a bounded amount of the host's memory. The CPUs run on at most `host_threads` threads; of several, one that is
+/// idle translates.
 ///
 /// # Errors
 /// [`BufferError`] when the host gives no memory for code.
 #[cfg(target_arch = "x86_64")]
-pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
+pub fn accelerators(cpus: usize, host_threads: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
     let store = Store::new(Options::for_machine(cpus))?;
-    let one = |_| -> Option<Box<dyn Accelerator>> { Some(Box::new(Translator::sharing(&store))) };
+    // A host that gives no thread has none to spare.
+    let background = if host_threads > 1 { Background::start(&store, host_threads).ok() } else { None };
+    let one = |_| -> Option<Box<dyn Accelerator>> {
+        Some(Box::new(Translator::sharing(&store, background.as_ref().map(Background::share))))
+    };
     Ok((0..cpus).map(one).collect())
 }
 
@@ -103,6 +113,6 @@ pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, Bu
 /// # Errors
 /// None on this host.
 #[cfg(not(target_arch = "x86_64"))]
-pub fn accelerators(cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
+pub fn accelerators(cpus: usize, _host_threads: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>, BufferError> {
     Ok((0..cpus).map(|_| None).collect())
 }

@@ -1,28 +1,16 @@
 //! The translations of a page: where code begins for each of its instructions, and which blocks there are.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicI32, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 use machine::cpu::PAGE_INSNS;
-use rustc_hash::FxBuildHasher;
 
 use crate::indices::Indices;
-use crate::region::Pins;
-use crate::uses::Registers;
 use crate::x86_64::codegen;
 use crate::x86_64::enter::EntryPoint;
-
-/// A translated block of a page.
-#[derive(Debug)]
-pub struct Block {
-    /// Where its code is, which expects registers in their pins.
-    pub address: usize,
-    pub pins: Arc<Pins>,
-    /// What must be in them.
-    pub live: Registers,
-}
 
 /// What translated code knows of a page. Code on any CPU reads and writes here, hence the atomics; in lines of
 /// its own, since the counter may change often.
@@ -35,6 +23,8 @@ pub struct Table {
     crossings_left: AtomicI32,
     /// They are to be merged.
     is_torn: AtomicU32,
+    /// The generation in which a CPU last came to the page.
+    used: AtomicU64,
 }
 
 // The emitted code has the same idea of it.
@@ -43,12 +33,23 @@ const _: () = assert!(std::mem::offset_of!(Table, is_torn) == codegen::TORN_OFFS
 
 impl Table {
     /// Without translations.
-    pub fn new(absent: EntryPoint, crossings_min: u32) -> Box<Table> {
-        Box::new(Table {
+    pub fn new(absent: EntryPoint, crossings_min: u32) -> Table {
+        Table {
             entry_points: std::array::from_fn(|_| AtomicU32::new(absent)),
             crossings_left: AtomicI32::new(crossings(crossings_min, 0)),
             is_torn: AtomicU32::new(0),
-        })
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// The generation in which a CPU last came to the page.
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// Notes that one comes to it.
+    pub fn use_in(&self, generation: u64) {
+        self.used.store(generation, Relaxed);
     }
 
     /// Its address, which is what the fetch cache holds.
@@ -76,15 +77,11 @@ fn crossings(crossings_min: u32, merged_count: u32) -> i32 {
 /// A page's translations.
 #[derive(Debug)]
 pub struct Page {
-    pub table: Box<Table>,
-    /// By the index of the first instruction.
-    pub blocks: HashMap<usize, Block, FxBuildHasher>,
-    /// Their indices.
+    pub table: Arc<Table>,
+    /// First instructions of the blocks that are translated.
     pub known: Indices,
     /// Where its code is in the buffer.
     pub code: Vec<Range<usize>>,
-    /// The generation in which a CPU last came to it.
-    pub used: u64,
     /// How often its regions were merged.
     merged_count: u32,
 }
@@ -93,11 +90,9 @@ impl Page {
     /// Without translations.
     pub fn new(absent: EntryPoint, crossings_min: u32) -> Page {
         Page {
-            table: Table::new(absent, crossings_min),
-            blocks: HashMap::default(),
+            table: Arc::new(Table::new(absent, crossings_min)),
             known: Indices::default(),
             code: Vec::new(),
-            used: 0,
             merged_count: 0,
         }
     }
@@ -119,12 +114,7 @@ impl Page {
 
     /// Bytes of the host's memory that it takes beside its code.
     pub fn bytes(&self) -> usize {
-        // A region has pins, and its place.
-        const REGION_BYTES: usize = size_of::<Pins>() + 2 * size_of::<usize>() + size_of::<Range<usize>>();
-        size_of::<Table>()
-            + size_of::<Page>()
-            + self.blocks.capacity() * (size_of::<(usize, Block)>() + 1)
-            + self.code.len() * REGION_BYTES
+        size_of::<Table>() + size_of::<Page>() + self.code.capacity() * size_of::<Range<usize>>()
     }
 
     /// And with its code.

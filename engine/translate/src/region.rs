@@ -2,8 +2,9 @@
 //!
 //! A *block* is executed from its first instruction to its end or up to a fault; nobody jumps into its
 //! middle. It ends with a branch and its delay slot, before an instruction that only the interpreter
-//! does, before the first instruction of another block, or with the page. An *entry* is a block at
-//! which execution may come from elsewhere: the hot run, and where calls return to.
+//! does, before the first instruction of another block, or with the page. Each can be *entered* from elsewhere,
+//! unless the interpreter would have to go on at once: other regions of the page lead there, and so does the
+//! interpreter.
 
 use std::collections::VecDeque;
 
@@ -50,8 +51,6 @@ pub struct Block {
 pub struct Region {
     /// In the order of their addresses.
     pub blocks: Vec<Block>,
-    /// First instructions of the blocks that may be entered from elsewhere.
-    pub entries: Indices,
     /// Where the page was mapped when it was read, which tells where J and JAL lead.
     pub page_address: u64,
 }
@@ -132,47 +131,37 @@ pub struct Source<'a> {
     pub is_reached: &'a dyn Fn(usize) -> bool,
     /// Whether a block of another region begins at an index: nothing is translated twice.
     pub is_known: &'a dyn Fn(usize) -> bool,
-    /// Whether execution comes to an index from elsewhere.
-    pub is_entry: &'a dyn Fn(usize) -> bool,
 }
 
 impl Source<'_> {
     /// Finds the region from `head` on.
     pub fn discover(&mut self, head: usize) -> Region {
-        let (leaders, entries) = self.leaders(head);
+        let leaders = self.leaders(head);
         let blocks = leaders.iter().map(|first| self.block(first, &leaders)).collect();
-        Region { blocks, entries, page_address: self.page_address }
+        Region { blocks, page_address: self.page_address }
     }
 
-    /// First instructions of blocks, and which of them are entries: breadth first, so that what is
-    /// near the head is in the region when it becomes too long.
-    fn leaders(&mut self, head: usize) -> (Indices, Indices) {
-        let (mut leaders, mut entries) = (Indices::default(), Indices::default());
+    /// First instructions of blocks: breadth first, so that what is near the head is in the region when it becomes
+    /// too long.
+    fn leaders(&mut self, head: usize) -> Indices {
+        let mut leaders = Indices::default();
         leaders.add(head);
-        entries.add(head);
         let mut waiting = VecDeque::from([head]);
         let mut count = 0;
         while let Some(first) = waiting.pop_front() {
             if count >= INSNS_MAX {
                 leaders.remove(first);
-                entries.remove(first);
                 continue;
             }
             let block = self.block(first, &leaders);
             count += block.count;
-            for (index, is_entry) in self.successors(&block).into_iter().flatten() {
-                if !(self.is_reached)(index) || (self.is_known)(index) {
-                    continue;
-                }
-                if is_entry || (self.is_entry)(index) {
-                    entries.add(index);
-                }
-                if leaders.add(index) {
+            for index in self.successors(&block).into_iter().flatten() {
+                if (self.is_reached)(index) && !(self.is_known)(index) && leaders.add(index) {
                     waiting.push_back(index);
                 }
             }
         }
-        (leaders, entries)
+        leaders
     }
 
     /// The block from `first`, which ends before any other of `leaders`.
@@ -217,18 +206,15 @@ impl Source<'_> {
         (can_be && !(is_handed_over(slot) && is_skipped_sometimes)).then_some(slot)
     }
 
-    /// Indices of the blocks that follow, and whether they are entries.
-    fn successors(&mut self, block: &Block) -> [Option<(usize, bool)>; 2] {
+    /// Indices of the blocks that follow.
+    fn successors(&mut self, block: &Block) -> [Option<usize>; 2] {
         match block.end {
-            End::Next(index) if index < PAGE_INSNS => [Some((index, false)), None],
+            End::Next(index) if index < PAGE_INSNS => [Some(index), None],
             End::Next(_) | End::Aside(_) | End::Trap(_) => [None, None],
             End::Branch(index) | End::SlotTrap(index) => {
                 let insn = (self.insn_at)(index);
-                // From a trap execution comes back through the page's entry points.
-                let is_trap = matches!(block.end, End::SlotTrap(_));
-                let target = Target::of(insn, index).index(self.page_address).map(|target| (target, is_trap));
                 let next = goes_on(insn) && index + 2 < PAGE_INSNS;
-                [target, next.then_some((index + 2, is_trap || is_call(insn.op)))]
+                [Target::of(insn, index).index(self.page_address), next.then_some(index + 2)]
             }
         }
     }
@@ -286,6 +272,12 @@ impl Region {
     /// The place in `blocks` of the block from `first`.
     pub fn place(&self, first: usize) -> Option<usize> {
         self.blocks.binary_search_by_key(&first, |block| block.first).ok()
+    }
+
+    /// First instructions of the blocks that are entered from elsewhere.
+    pub fn entries(&self) -> impl Iterator<Item = usize> {
+        let is_empty = |block: &Block| block.count == 0 && matches!(block.end, End::Aside(_));
+        self.blocks.iter().filter(move |block| !is_empty(block)).map(|block| block.first)
     }
 
     /// First and last index of each loop, as far as backward branches tell.

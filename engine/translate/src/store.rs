@@ -8,8 +8,8 @@
 //! found again.
 //!
 //! # Many CPUs
-//! One CPU at a time makes translations, under a lock; the others do not wait for it, but go on with the
-//! interpreter. Nothing that is in use is changed: new code is written where no code is, and then its entry
+//! One thread at a time makes translations, under a lock: a CPU's, or that of `background.rs`. CPUs do not wait
+//! for it, but go on with the interpreter. Where a page's table is, they find without that lock. Nothing that is in use is changed: new code is written where no code is, and then its entry
 //! point is stored in the page's table, which code on other CPUs reads at each entry. Code of different pages
 //! never refers to each other.
 //!
@@ -23,17 +23,19 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use machine::cpu::{CodeKey, CodePage, PAGE_INSNS};
-use machine::{MachineAddr, MachineMemory, PAGE_BYTES};
+use machine::cpu::{CodeKey, CodePage, PAGE_INSNS, instruction};
+use machine::{Cpu, MachineAddr, MachineMemory, PAGE_BYTES};
+use mips::Insn;
 use rustc_hash::FxBuildHasher;
 
 use crate::BufferError;
 use crate::extents::Extents;
 use crate::flow::Flow;
-use crate::page::{Block, Page, Table};
+use crate::indices::Indices;
+use crate::page::{Page, Table};
 use crate::region::{Pins, Source};
 use crate::translator::Options;
 use crate::x86_64::buffer::CodeBuffer;
@@ -90,14 +92,20 @@ pub struct Store {
     pub options: Options,
     pub thunks: Thunks,
     /// The table of pages without translations.
-    nothing: Box<Table>,
+    nothing: Table,
     generation: AtomicU64,
     /// Counts the pages that came to have translations.
     page_count: AtomicU64,
+    /// `Counters::found`.
+    found: AtomicU64,
+    /// The CPUs that were admitted.
+    running: Mutex<Vec<Arc<Running>>>,
     kept: Mutex<Kept>,
+    /// Those of the pages that are kept. Taken after `kept`, and for moments only.
+    tables: RwLock<HashMap<Content, Arc<Table>, FxBuildHasher>>,
 }
 
-/// What may be changed by one CPU at a time.
+/// What may be changed by one thread at a time.
 #[derive(Debug)]
 pub struct Kept {
     buffer: CodeBuffer,
@@ -109,7 +117,6 @@ pub struct Kept {
     retired: Vec<(u64, Page)>,
     /// The generation that began when the store was three quarters full, until it is full.
     aging_since: Option<u64>,
-    running: Vec<Arc<Running>>,
     counters: Counters,
 }
 
@@ -143,25 +150,38 @@ pub enum Made {
     NoRoom,
 }
 
-/// A run that is to be translated.
+/// A run that is to be translated, with all that its translation depends on.
 #[derive(Debug)]
-pub struct Request<'a> {
-    pub content: Content,
-    /// The decoded page that it lies in.
-    pub page: &'a mut CodePage,
-    pub memory: &'a MachineMemory,
-    /// Its virtual address.
-    pub pc: u64,
+pub struct Request {
+    content: Content,
+    /// What the page holds.
+    bytes: Box<[u8; PAGE_BYTES as usize]>,
+    /// Which of its instructions have been executed.
+    reached: Indices,
+    /// The run's virtual address.
+    pc: u64,
     /// `Cpu::float_model`.
-    pub float_model: Option<bool>,
+    float_model: Option<bool>,
+}
+
+impl Request {
+    /// For the run at `pc` in `page`, which has that content.
+    pub fn new(content: Content, page: &CodePage, cpu: &Cpu, pc: u64) -> Request {
+        let mut bytes = Box::new([0; PAGE_BYTES as usize]);
+        cpu.memory().read(MachineAddr(page.version().key.page.address().0), bytes.as_mut_slice());
+        Request { content, bytes, reached: Indices::of(page.reached()), pc, float_model: cpu.float_model() }
+    }
+
+    fn insn(&self, index: usize) -> Insn {
+        let word = self.bytes.as_chunks().0[index];
+        instruction(u32::from_le_bytes(word), self.content.is_32bit)
+    }
 }
 
 /// Bytes of code that an instruction takes, more or less. Too little means that it is generated twice.
 const INSN_BYTES: usize = 96;
 /// And what a region takes beside.
 const REGION_BYTES: usize = 512;
-/// What another entry to a block takes.
-const ENTRY_BYTES: usize = 128;
 /// What a page with few translations takes beside their code.
 const PAGE_BYTES_USUAL: usize = 6 << 10;
 /// A generation ends when the last of so many parts of the store is full; fewer bytes than one are little.
@@ -185,7 +205,6 @@ impl Store {
             page_bytes: 0,
             retired: Vec::new(),
             aging_since: None,
-            running: Vec::new(),
             counters: Counters::default(),
         };
         Ok(Arc::new(Store {
@@ -194,7 +213,10 @@ impl Store {
             thunks,
             generation: AtomicU64::new(0),
             page_count: AtomicU64::new(0),
+            found: AtomicU64::new(0),
+            running: Mutex::default(),
             kept: Mutex::new(kept),
+            tables: RwLock::default(),
         }))
     }
 
@@ -216,10 +238,25 @@ impl Store {
     /// Admits a CPU.
     pub fn admit(&self) -> Arc<Running> {
         let running = Arc::new(Running(AtomicU64::new(OUTSIDE)));
-        if let Ok(mut kept) = self.kept.lock() {
-            kept.running.push(Arc::clone(&running));
-        }
+        self.admitted().push(Arc::clone(&running));
         running
+    }
+
+    fn admitted(&self) -> MutexGuard<'_, Vec<Arc<Running>>> {
+        // There is nothing in it that a panic could leave half done.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many CPUs run now.
+    pub fn running_count(&self) -> usize {
+        self.admitted().iter().filter(|running| running.0.load(Acquire) != OUTSIDE).count()
+    }
+
+    /// The earliest generation that a running CPU knows of, or [`OUTSIDE`].
+    fn oldest(&self) -> u64 {
+        let mut running = self.admitted();
+        running.retain(|running| Arc::strong_count(running) > 1);
+        running.iter().map(|running| running.0.load(SeqCst)).min().unwrap_or(OUTSIDE)
     }
 
     /// Notes that a CPU begins to run, and says in which generation. What it learnt in an earlier one no longer
@@ -235,31 +272,53 @@ impl Store {
         }
     }
 
-    /// The address of the table of pages with that content, if there are translations; `None` while another CPU
-    /// makes some. `is_first`: the CPU has not asked for it before.
-    pub fn table(&self, content: &Content, is_first: bool) -> Option<u64> {
-        let mut kept = self.try_keep()?;
-        let Kept { pages, counters, .. } = &mut *kept;
-        Some(pages.get_mut(content).map_or(self.nothing(), |page| {
-            counters.found += u64::from(is_first);
-            page.used = self.generation();
-            page.table.address()
-        }))
+    /// The address of the table of pages with that content; `nothing` if there are no translations. `is_first`: the
+    /// CPU has not asked for it before.
+    pub fn table(&self, content: &Content, is_first: bool) -> u64 {
+        let Ok(tables) = self.tables.read() else { return self.nothing() };
+        tables.get(content).map_or(self.nothing(), |table| {
+            self.found.fetch_add(u64::from(is_first), Relaxed);
+            table.use_in(self.generation());
+            table.address()
+        })
     }
 
-    /// What is kept, unless another CPU is at it.
+    /// As `table`, if the run at `index` has been translated.
+    pub fn table_with(&self, content: &Content, index: usize) -> Option<u64> {
+        let tables = self.tables.read().ok()?;
+        let table = tables.get(content).filter(|table| table.entry_point(index) != self.thunks.absent())?;
+        Some(table.address())
+    }
+
+    /// Translates the run, for a thread that is no CPU's.
+    pub fn translate(&self, request: &Request) -> Made {
+        let Some(mut kept) = self.keep() else { return Made::Never };
+        match kept.translate(self, request) {
+            // What is dropped is in use until the CPUs that run have begun anew.
+            Made::NoRoom if kept.make_room(self) => kept.translate(self, request),
+            made => made,
+        }
+    }
+
+    /// What is kept, unless another thread is at it.
     pub fn try_keep(&self) -> Option<MutexGuard<'_, Kept>> {
         self.kept.try_lock().ok()
     }
 
+    /// What is kept, when nobody else is at it; `None` if somebody has failed there.
+    pub fn keep(&self) -> Option<MutexGuard<'_, Kept>> {
+        self.kept.lock().ok()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> Counters {
-        self.kept.lock().map_or(Counters::default(), |kept| kept.counters)
+        let found = self.found.load(Relaxed);
+        self.keep().map_or(Counters::default(), |kept| Counters { found, ..kept.counters })
     }
 
     /// Bytes of the host's memory that the store takes.
     pub fn bytes(&self) -> usize {
-        self.kept.lock().map_or(0, |kept| kept.extents.tail().start + kept.page_bytes)
+        self.keep().map_or(0, |kept| kept.extents.tail().start + kept.page_bytes)
     }
 
     fn begin_generation(&self) -> u64 {
@@ -269,8 +328,8 @@ impl Store {
 
 impl Kept {
     /// Translates the run, if there is room for it.
-    pub fn translate(&mut self, store: &Store, request: &mut Request<'_>) -> Made {
-        self.reclaim();
+    pub fn translate(&mut self, store: &Store, request: &Request) -> Made {
+        self.reclaim(store);
         self.age(store);
         let mut page = self.take_page(store, &request.content);
         let made = self.extend(&mut page, store, request);
@@ -284,28 +343,31 @@ impl Kept {
             return false;
         }
         let since = self.aging_since.take().unwrap_or(u64::MAX);
-        let is_unused = |page: &Page| page.used < since;
+        let is_unused = |page: &Page| page.table.used() < since;
         let unused_bytes: usize =
             self.pages.values().filter(|page| is_unused(page)).map(Page::bytes_with_code).sum();
         let is_little = unused_bytes < store.options.buffer_bytes / PARTS;
         let absent = store.thunks.absent();
+        // Whoever begins in the new generation finds none of the dropped tables: it waits for us.
+        let Ok(mut tables) = store.tables.write() else { return false };
         let generation = store.begin_generation();
-        for (_, page) in self.pages.extract_if(|_, page| is_little || is_unused(page)) {
+        for (content, page) in self.pages.extract_if(|_, page| is_little || is_unused(page)) {
+            tables.remove(&content);
             page.close(absent);
             self.retired.push((generation, page));
         }
+        drop(tables);
         self.counters.dropped += self.retired.len() as u64;
         self.counters.flushes += u64::from(self.pages.is_empty());
         true
     }
 
     /// Frees what dropped pages took, once no CPU can be in their code.
-    fn reclaim(&mut self) {
+    fn reclaim(&mut self, store: &Store) {
         if self.retired.is_empty() {
             return;
         }
-        self.running.retain(|running| Arc::strong_count(running) > 1);
-        let oldest = self.running.iter().map(|running| running.0.load(SeqCst)).min().unwrap_or(OUTSIDE);
+        let oldest = store.oldest();
         for (_, page) in self.retired.extract_if(.., |(generation, _)| *generation <= oldest) {
             self.page_bytes -= page.bytes();
             page.code.into_iter().for_each(|place| self.extents.give(place));
@@ -326,8 +388,8 @@ impl Kept {
     fn take_page(&mut self, store: &Store, content: &Content) -> Page {
         let page = self.pages.remove(content);
         self.page_bytes -= page.as_ref().map_or(0, Page::bytes);
-        let mut page = page.unwrap_or_else(|| Page::new(store.thunks.absent(), store.options.crossings_min));
-        page.used = store.generation();
+        let page = page.unwrap_or_else(|| Page::new(store.thunks.absent(), store.options.crossings_min));
+        page.table.use_in(store.generation());
         page
     }
 
@@ -338,43 +400,31 @@ impl Kept {
         }
         let is_new = page.code.len() == 1;
         self.page_bytes += page.bytes();
+        let table = Arc::clone(&page.table);
         self.pages.insert(content, page);
-        if is_new {
+        if is_new && let Ok(mut tables) = store.tables.write() {
+            tables.insert(content, table);
             store.page_count.fetch_add(1, Release);
         }
     }
 
     /// Adds code for the run to its page.
-    fn extend(&mut self, page: &mut Page, store: &Store, request: &mut Request<'_>) -> Made {
+    fn extend(&mut self, page: &mut Page, store: &Store, request: &Request) -> Made {
         let head = (request.pc % PAGE_BYTES / 4) as usize;
         if page.table.entry_point(head) != store.thunks.absent() {
-            self.counters.found += 1;
+            store.found.fetch_add(1, Relaxed);
             return Made::Yes(page.table.address());
         }
         let is_merging = page.begin_merging(store.options.crossings_min);
-        match page.blocks.get(&head).filter(|_| !is_merging) {
-            Some(Block { address, pins, live }) => {
-                let enter = |base| Translation {
-                    code: codegen::generate_entry(pins, *live, *address, base),
-                    entries: vec![(head, 0)],
-                    blocks: vec![],
-                };
-                match self.put(store, ENTRY_BYTES, enter) {
-                    Some((place, made)) => self.open(page, store, place, made.entries),
-                    None => Made::NoRoom,
-                }
-            }
-            None => self.add_region(page, store, request, is_merging),
-        }
+        self.add_region(page, store, request, is_merging)
     }
 
     /// Translates the region around the run.
-    fn add_region(&mut self, page: &mut Page, store: &Store, request: &mut Request<'_>, is_merging: bool) -> Made {
-        let Request { page: code, memory, pc, float_model, .. } = request;
+    fn add_region(&mut self, page: &mut Page, store: &Store, request: &Request, is_merging: bool) -> Made {
+        let Request { reached, pc, float_model, .. } = request;
         let head = (*pc % PAGE_BYTES / 4) as usize;
-        let absent = store.thunks.absent();
         let mut insns = [None; PAGE_INSNS];
-        let mut insn_at = |index: usize| *insns[index].get_or_insert_with(|| code.insn(memory, index));
+        let mut insn_at = |index: usize| *insns[index].get_or_insert_with(|| request.insn(index));
         let is_translated = |insn| integer::is_translated(insn, float_model.is_some());
         if !is_translated(insn_at(head)) {
             return Made::Never;
@@ -384,16 +434,15 @@ impl Kept {
             page_address: *pc & !(PAGE_BYTES - 1),
             insn_at: &mut insn_at,
             is_translated: &is_translated,
-            is_reached: &|index| code.is_reached(index),
+            is_reached: &|index| reached.has(index),
             is_known: &|index| !is_merging && known.has(index),
-            is_entry: &|index| table.entry_point(index) != absent,
         }
         .discover(head);
         if region.place(head).is_none_or(|place| region.blocks[place].count == 0) {
             return Made::Never;
         }
         let insn_count: usize = region.blocks.iter().map(|block| block.count).sum();
-        let pins = Arc::new(Pins::choose(&region, &mut insn_at));
+        let pins = Pins::choose(&region, &mut insn_at);
         let flow = Flow::of(&region, &mut insn_at);
         let (entry_points, float_model) = (table.address(), *float_model);
         let plan = Plan { region: &region, pins: &pins, flow: &flow, entry_points, float_model };
@@ -402,11 +451,8 @@ impl Kept {
             Some(made) => made,
             None => return Made::NoRoom,
         };
-        let address = self.buffer.address() + place.start;
-        for (index, offset) in made.blocks {
-            let live = flow.border(index).live;
-            page.known.add(index);
-            page.blocks.insert(index, Block { address: address + offset, pins: Arc::clone(&pins), live });
+        for block in &region.blocks {
+            page.known.add(block.first);
         }
         self.counters.regions += 1;
         self.counters.merged += u64::from(is_merging);

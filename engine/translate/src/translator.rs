@@ -9,6 +9,7 @@ use machine::{Cpu, MachineMemory, PAGE_BYTES};
 use rustc_hash::FxBuildHasher;
 
 use crate::BufferError;
+use crate::background::{Background, Progress};
 use crate::store::{Content, Made, Request, Running, Store};
 use crate::x86_64::enter;
 
@@ -72,6 +73,9 @@ struct Known {
     page_count: u64,
 }
 
+/// Room is made for what is not in use, then for all.
+pub const ATTEMPTS: usize = 3;
+
 /// A page is worth the hash of its content when execution has come to it this often.
 const VISITS_MIN: u8 = 4;
 /// Pages that a CPU knows of; beyond that it begins anew, which costs a hash each. A boot of Debian comes to 1,500,
@@ -83,6 +87,8 @@ const KNOWN_MAX: usize = 1 << 14;
 pub struct Translator {
     store: Arc<Store>,
     running: Arc<Running>,
+    /// The thread that translates for it while one is left.
+    background: Option<Background>,
     /// The generation in which the CPU last began to run.
     generation: u64,
     known: HashMap<CodeKey, Known, FxBuildHasher>,
@@ -96,14 +102,15 @@ impl Translator {
     /// # Errors
     /// [`BufferError`] when the host refuses.
     pub fn new(options: Options) -> Result<Translator, BufferError> {
-        Ok(Translator::sharing(&Store::new(options)?))
+        Ok(Translator::sharing(&Store::new(options)?, None))
     }
 
-    /// One that shares translations with all others of the store.
-    pub fn sharing(store: &Arc<Store>) -> Translator {
+    /// One that shares translations with all others of the store. `background` translates for it.
+    pub fn sharing(store: &Arc<Store>, background: Option<Background>) -> Translator {
         Translator {
             store: Arc::clone(store),
             running: store.admit(),
+            background,
             generation: store.generation(),
             known: HashMap::default(),
             time: Duration::ZERO,
@@ -125,16 +132,55 @@ impl Translator {
     }
 
     fn translate_run(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered {
-        let memory = Arc::clone(cpu.memory());
-        let store = Arc::clone(&self.store);
         let version = page.version();
+        let memory = Arc::clone(cpu.memory());
         let content = *self.known(version).content.get_or_insert_with(|| Content::of(version.key, &memory));
+        if let Some(offered) = self.translate_in_background(cpu, page, content, pc) {
+            return offered;
+        }
+        let start = Instant::now();
+        let offered = self.translate_now(cpu, page, content, pc);
+        self.time += start.elapsed();
+        offered
+    }
+
+    /// `None`: there is nobody to do it.
+    fn translate_in_background(
+        &mut self,
+        cpu: &mut Cpu,
+        page: &CodePage,
+        content: Content,
+        pc: u64,
+    ) -> Option<Offered> {
+        let background = self.background.as_mut()?;
+        self.time += background.listen();
+        if self.store.generation() != self.generation {
+            // So that what was dropped becomes free. We are not in translated code, and know no table from now on.
+            self.generation = self.store.begin(&self.running);
+            cpu.forget_entry_points();
+        }
+        let index = index_of(pc);
+        let run = (page.version(), index);
+        if let Some(table) = self.store.table_with(&content, index) {
+            cpu.set_entry_points(pc, page.version(), table);
+            return Some(Offered::Translated);
+        }
+        match background.progress(run) {
+            Progress::Never => return Some(Offered::Never),
+            Progress::Waiting => return Some(Offered::Later),
+            Progress::Nothing if !background.is_idle(&self.store) => return None,
+            Progress::Nothing => {}
+        }
+        background.send(run, Request::new(content, page, cpu, pc)).then_some(Offered::Later)
+    }
+
+    fn translate_now(&mut self, cpu: &mut Cpu, page: &CodePage, content: Content, pc: u64) -> Offered {
+        let version = page.version();
+        let store = Arc::clone(&self.store);
         let Some(mut kept) = store.try_keep() else { return Offered::NotNow };
-        let mut request = Request { content, page, memory: &memory, pc, float_model: cpu.float_model() };
-        /// Room is made for what is not in use, then for all.
-        const ATTEMPTS: usize = 3;
+        let request = Request::new(content, page, cpu, pc);
         for _ in 0..ATTEMPTS {
-            match kept.translate(&store, &mut request) {
+            match kept.translate(&store, &request) {
                 Made::Yes(table) => {
                     cpu.set_entry_points(pc, version, table);
                     return Offered::Translated;
@@ -152,6 +198,11 @@ impl Translator {
         }
         Offered::Never
     }
+}
+
+/// The place in its page of the instruction at `pc`.
+fn index_of(pc: u64) -> usize {
+    (pc % PAGE_BYTES / 4) as usize
 }
 
 impl Drop for Translator {
@@ -197,22 +248,18 @@ impl Accelerator for Translator {
         }
         let is_first = known.content.is_none();
         let content = *known.content.get_or_insert_with(|| Content::of(version.key, memory));
-        let Some(table) = self.store.table(&content, is_first) else { return nothing };
+        let table = self.store.table(&content, is_first);
         let known = self.known(version);
         (known.table, known.generation, known.page_count) = (table, generation, page_count);
         table
     }
 
     fn translate(&mut self, cpu: &mut Cpu, page: &mut CodePage, pc: u64) -> Offered {
-        let start = Instant::now();
-        let offered = self.translate_run(cpu, page, pc);
-        self.time += start.elapsed();
-        offered
+        self.translate_run(cpu, page, pc)
     }
 
     fn run(&mut self, cpu: &mut Cpu, handler: &mut Handler<'_, '_>, entry_points: u64, budget: i64) -> (Ran, i64) {
-        let index = (cpu.regs.pc % PAGE_BYTES / 4) as usize;
-        let entry = enter::entry_point(entry_points, index);
+        let entry = enter::entry_point(entry_points, index_of(cpu.regs.pc));
         if entry == self.store.thunks.absent() {
             return (Ran::Nothing, budget);
         }

@@ -99,7 +99,7 @@ fn machine(cpus: u32, source: &str, is_translated: bool) -> Bare {
     let code = mips::assemble(source, KSEG0 + PROGRAM_PHYS).unwrap_or_else(|error| panic!("{error}\n{source}"));
     bare.memory().write(MachineAddr(PROGRAM_PHYS), &code);
     bare.add_device(DEVICE);
-    let accelerators = if is_translated { translate::accelerators(cpus as usize).unwrap() } else { vec![] };
+    let accelerators = if is_translated { translate::accelerators(cpus as usize, 1).unwrap() } else { vec![] };
     for (cpu, accelerator) in (0..cpus).zip(accelerators) {
         bare.cpu(cpu).unwrap().set_accelerator(accelerator);
     }

@@ -30,7 +30,7 @@ use machine::{
 };
 use mips::fpu::Fcsr;
 use mips::{Family, Fields, Insn, Op};
-use translate::{Options, Store, Translator};
+use translate::{Background, Options, Store, Translator};
 
 const MEMORY_BYTES: u64 = 256 << 10;
 /// Virtual pages that programs know of; the first `CODE_PAGES` hold code.
@@ -317,6 +317,7 @@ impl Side {
         floats: &[u64; 32],
         status_bits: u32,
         store: Option<&Arc<Store>>,
+        background: Option<&Background>,
         handler: Option<TestHandler>,
     ) -> Side {
         let memory = Arc::new(MachineMemory::new(1, MEMORY_BYTES).unwrap());
@@ -330,7 +331,8 @@ impl Side {
         cpu.regs.fpr = *floats;
         cpu.regs.pc = BASE;
         if let Some(store) = store {
-            cpu.set_accelerator(Some(Box::new(Translator::sharing(store))));
+            let background = background.map(Background::share);
+            cpu.set_accelerator(Some(Box::new(Translator::sharing(store, background))));
         }
         Side { cpu, memory, handler }
     }
@@ -475,15 +477,23 @@ struct Difference {
     text: String,
 }
 
+/// On as many threads CPUs run, as far as translating in the background is told.
+const HOST_THREADS: usize = 2;
+
 /// A store that translates early and is full often.
 fn small_store() -> Arc<Store> {
     let options = Options { heat_min: 2, buffer_bytes: 384 << 10, crossings_min: 4, ..Options::default() };
     Store::new(options).unwrap()
 }
 
-/// Runs one program, whose translations are in `store`; returns how many instructions it executed. `cut` makes
-/// the span that begins at a time that long, and the last one.
-fn run_program(seed: u64, store: &Arc<Store>, cut: Option<(Cycles, u64)>) -> Result<u64, Difference> {
+/// Runs one program, whose translations are in `store` and made by `background` if that is idle; returns how many
+/// instructions it executed. `cut` makes the span that begins at a time that long, and the last one.
+fn run_program(
+    seed: u64,
+    store: &Arc<Store>,
+    background: Option<&Background>,
+    cut: Option<(Cycles, u64)>,
+) -> Result<u64, Difference> {
     let mut random = Random(seed);
     let float_in = [1, 4, 20][random.below(3) as usize];
     let rare_in = [60, 6][random.below(2) as usize];
@@ -514,7 +524,7 @@ fn run_program(seed: u64, store: &Arc<Store>, cut: Option<(Cycles, u64)>) -> Res
         refills: 0,
     });
     let mut sides = [None, Some(store)]
-        .map(|store| Side::new(&program, &registers, &floats, mode | float, store, handler.clone()));
+        .map(|store| Side::new(&program, &registers, &floats, mode | float, store, background, handler.clone()));
     let mut monitor = Monitor { random: Random(random.next()), pages };
     while sides[0].cpu.now.0 < PROGRAM_CYCLES {
         let mut span = match monitor.random.below(4) {
@@ -597,8 +607,8 @@ fn difference(stops: [Stop; 2], sides: &[Side; 2]) -> Option<String> {
 
 /// The difference in the shortest span that shows one.
 fn narrow(seed: u64, found: Difference) -> Difference {
-    let shorter =
-        (1..found.span).filter_map(|span| run_program(seed, &small_store(), Some((found.start, span))).err());
+    let shorter = (1..found.span)
+        .filter_map(|span| run_program(seed, &small_store(), None, Some((found.start, span))).err());
     shorter.into_iter().next().unwrap_or(found)
 }
 
@@ -612,7 +622,10 @@ fn random_programs_do_the_same_with_the_interpreter_and_with_the_translator() {
     let first = number("DIFFERENTIAL_SEED", 1);
     let (mut seed, mut instructions) = (first, 0);
     while seed == first || Instant::now() < end {
-        match run_program(seed, &small_store(), None) {
+        let store = small_store();
+        // Every other program is translated while it runs.
+        let background = (seed % 2 == 0).then(|| Background::start(&store, HOST_THREADS).unwrap());
+        match run_program(seed, &store, background.as_ref(), None) {
             Ok(count) => instructions += count,
             Err(found) => {
                 let Difference { start, span, text } = narrow(seed, found);
@@ -631,12 +644,14 @@ fn random_programs_on_cpus_that_share_translations_do_the_same() {
     let end = Instant::now() + Duration::from_secs(number("DIFFERENTIAL_SECONDS", 20) / 2);
     let first = number("DIFFERENTIAL_SEED", 1);
     let store = small_store();
+    // At times fewer CPUs run than that, so both they and the thread translate.
+    let background = Background::start(&store, HOST_THREADS).unwrap();
     let (barrier, is_over) = (Barrier::new(THREADS), AtomicBool::new(false));
     // Each program runs on all threads at once: they find each other's translations, and drop them.
     let run = || -> u64 {
         let mut count = 0;
         loop {
-            let result = run_program(first + count, &store, None);
+            let result = run_program(first + count, &store, Some(&background), None);
             count += 1;
             if let Err(Difference { start, span, text }) = &result {
                 eprintln!("DIFFERENTIAL_SEED={}: in {span} cycles from {start}\n{text}", first + count - 1);

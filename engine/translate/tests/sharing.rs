@@ -3,10 +3,11 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use machine::cp0::status;
 use machine::{Cpu, CpuConfig, Cycles, MachineAddr, MachineMemory, NodeId};
-use translate::{Counters, Options, Store, Translator};
+use translate::{Background, Counters, Options, Store, Translator};
 
 const KSEG0: u64 = 0xffff_ffff_8000_0000;
 /// Where the first copy of the program is; the others are so many bytes after each other.
@@ -34,13 +35,22 @@ struct Machine {
 
 impl Machine {
     fn new(cpus: u16, buffer_bytes: usize) -> Machine {
+        Machine::on_threads(cpus, buffer_bytes, None)
+    }
+
+    /// With a thread that translates, if so many host threads are said to run the CPUs.
+    fn on_threads(cpus: u16, buffer_bytes: usize, host_threads: Option<usize>) -> Machine {
         let memory = Arc::new(MachineMemory::new(1, 8 << 20).unwrap());
         let store = Store::new(Options { heat_min: 2, buffer_bytes, ..Options::default() }).unwrap();
+        let background = host_threads.map(|count| Background::start(&store, count).unwrap());
         let cpu = |id| {
             let mut cpu = Cpu::new(id, NodeId(0), CpuConfig::hardware(), Arc::clone(&memory));
             cpu.cp0.status = status::KX;
             cpu.context_changed();
-            cpu.set_accelerator(Some(Box::new(Translator::sharing(&store))));
+            cpu.set_accelerator(Some(Box::new(Translator::sharing(
+                &store,
+                background.as_ref().map(Background::share),
+            ))));
             cpu
         };
         let cpus = (0..cpus).map(cpu).collect();
@@ -153,4 +163,33 @@ fn a_full_store_drops_what_is_not_in_use_and_stays_in_its_bounds() {
     assert!(counters.dropped > 100 && counters.flushes == 0, "{counters:?}");
     // Each program has been translated once, and so has the one in use.
     assert_eq!(counters.regions, 399 * regions, "{counters:?}");
+}
+
+#[test]
+fn a_thread_translates_while_cpus_run() {
+    let mut machine = Machine::on_threads(2, ROOM, Some(2));
+    machine.write(0, 3);
+    let end = Instant::now() + Duration::from_secs(60);
+    while machine.regions() == 0 {
+        assert_eq!(machine.run(0, 0, 100), 300);
+        assert!(Instant::now() < end, "nothing has been translated");
+    }
+    // Whoever comes later finds it.
+    (0..3).for_each(|_| assert_eq!(machine.run(1, 0, 100), 300));
+
+    // The thread and the store end with the last CPU.
+    let store = Arc::downgrade(&machine.store);
+    drop(machine);
+    while store.strong_count() > 0 {
+        assert!(Instant::now() < end, "somebody keeps the store");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_cpu_translates_itself_while_no_host_thread_is_idle() {
+    let mut machine = Machine::on_threads(1, ROOM, Some(1));
+    machine.write(0, 3);
+    assert_eq!(machine.run(0, 0, 100), 300);
+    assert!(machine.regions() > 0, "at once");
 }

@@ -36,7 +36,7 @@ pub struct CodeKey {
 }
 
 /// A page of code with what was written to it: another version has other instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CodeVersion {
     /// The page.
     pub key: CodeKey,
@@ -89,6 +89,8 @@ pub enum Offered {
     Never,
     /// It is to be offered again.
     NotNow,
+    /// It is being translated; it is to be offered again when it has begun as often once more.
+    Later,
 }
 
 /// Something that executes guest code faster than the interpreter, with the same results.
@@ -454,11 +456,15 @@ impl Cpu {
         if page.is_translated(pc) {
             return true;
         }
-        let offered = accelerator.translate(self, page, pc);
-        if offered != Offered::NotNow {
-            page.set_translated(pc, offered == Offered::Translated);
+        match accelerator.translate(self, page, pc) {
+            Offered::NotNow => return false,
+            Offered::Later => {
+                page.count_anew(pc);
+                return false;
+            }
+            offered => page.set_translated(pc, offered == Offered::Translated),
         }
-        offered != Offered::NotNow
+        true
     }
 
     /// Lets the accelerator go on at `regs.pc`, whose page is that version.

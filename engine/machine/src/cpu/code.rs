@@ -67,6 +67,11 @@ impl Chunk {
         })
     }
 
+    /// A bit for each instruction that has been reached.
+    fn reached(&self) -> u64 {
+        self.lengths.iter().rfold(0, |bits, length| bits << 1 | u64::from(*length != UNDECODED))
+    }
+
     /// A branch ends the run: with its delay slot, or before it where the slot must be looked at separately.
     fn end_at_branch(&mut self, first: usize, branch: usize, slot: Option<Insn>, counted: u8) {
         if let Some(slot) = slot.filter(|slot| may_be_in_slot(slot.op)) {
@@ -149,11 +154,16 @@ impl CodePage {
         }
     }
 
+    /// Counts the beginnings of the run at `pc` anew.
+    pub(super) fn count_anew(&mut self, pc: u64) {
+        let index = index_of(pc);
+        self.chunk_mut(index).heats[index % CHUNK_INSNS] = 0;
+    }
+
     /// Notes that there is no translation at `pc` any more.
     pub(super) fn cool(&mut self, pc: u64) {
         if self.is_translated(pc) {
-            let index = index_of(pc);
-            self.chunk_mut(index).heats[index % CHUNK_INSNS] = 0;
+            self.count_anew(pc);
         }
     }
 
@@ -181,17 +191,18 @@ impl CodePage {
         &chunk.insns[place..place + (last - first)]
     }
 
-    /// Whether the instruction at `index` has been reached before, as far as the page has been kept.
-    pub fn is_reached(&self, index: usize) -> bool {
-        self.length(index) != UNDECODED
+    /// The instructions that have been reached before, as far as the page has been kept: a bit for each, the lowest
+    /// first.
+    pub fn reached(&self) -> [u64; CHUNK_COUNT] {
+        std::array::from_fn(|place| self.chunks[place].as_ref().map_or(0, |chunk| chunk.reached()))
     }
 
     /// The instruction at `index`, as memory has it.
-    pub fn insn(&self, memory: &MachineMemory, index: usize) -> Insn {
+    fn insn(&self, memory: &MachineMemory, index: usize) -> Insn {
         let mut bytes = [0; 4];
         let offset = index as u64 * 4;
         memory.read(MachineAddr(self.machine_page().address().0 + offset), &mut bytes);
-        prepare(mips::decode(u32::from_le_bytes(bytes)), self.version.key.is_32bit)
+        instruction(u32::from_le_bytes(bytes), self.version.key.is_32bit)
     }
 
     /// Decodes the instruction at `index` as a run of its own, whose length is not noted.
@@ -209,8 +220,7 @@ impl CodePage {
         let last = PAGE_INSNS.min(first - first % CHUNK_INSNS + CHUNK_INSNS + 1);
         let bytes = &mut bytes[..4 * (last - first)];
         memory.read(MachineAddr(page.address().0 + first as u64 * 4), bytes);
-        let mut words =
-            bytes.as_chunks().0.iter().map(|word| prepare(mips::decode(u32::from_le_bytes(*word)), is_32bit));
+        let mut words = bytes.as_chunks().0.iter().map(|word| instruction(u32::from_le_bytes(*word), is_32bit));
 
         let chunk = self.chunk_mut(first);
         let first = first % CHUNK_INSNS;
@@ -235,8 +245,9 @@ pub fn may_be_in_slot(op: Op) -> bool {
     !op.is_branch() && !matches!(op, Op::Eret | Op::Deret)
 }
 
-/// Settles what does not change while the code stays the same.
-fn prepare(mut insn: Insn, is_32bit: bool) -> Insn {
+/// The instruction that a word is, with what does not change while the code stays the same settled.
+pub fn instruction(word: u32, is_32bit: bool) -> Insn {
+    let mut insn = mips::decode(word);
     if (is_32bit && insn.op.is_64bit()) || !is_field_inside(insn) {
         insn.op = Op::Reserved;
         return insn;
@@ -608,7 +619,7 @@ mod tests {
             assert_eq!(page.run(first, first + length).last().unwrap().op, op, "at {first}");
         }
         assert_eq!(page.length(PAGE_INSNS - 1), OPEN_BRANCH);
-        assert!(page.is_reached(3) && !page.is_reached(2));
+        assert_eq!(page.reached()[0], u64::MAX << 3, "execution came to 3 first");
     }
 
     #[test]

@@ -49,14 +49,14 @@ impl EngineKind {
     pub const NAMES: [(&str, EngineKind); 2] =
         [("interpreter", EngineKind::Interpreter), ("translator", EngineKind::Translator)];
 
-    /// What each of `cpus` CPUs is given beside its interpreter.
+    /// What each of `cpus` CPUs is given beside its interpreter, if they run on `host_threads` threads.
     ///
     /// # Errors
     /// [`MonitorError::Machine`] when the host has no translator, or no memory for it.
-    pub fn accelerators(self, cpus: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>> {
+    pub fn accelerators(self, cpus: usize, host_threads: usize) -> Result<Vec<Option<Box<dyn Accelerator>>>> {
         let made = match self {
             EngineKind::Interpreter => return Ok((0..cpus).map(|_| None).collect()),
-            EngineKind::Translator => translate::accelerators(cpus),
+            EngineKind::Translator => translate::accelerators(cpus, host_threads),
         };
         made.map_err(|error| MonitorError::Machine(error.to_string()))
     }

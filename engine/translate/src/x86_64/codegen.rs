@@ -85,8 +85,6 @@ pub struct Codegen<'a> {
     entry_points: u64,
     /// Of the region's blocks.
     labels: Vec<DynamicLabel>,
-    /// Offsets of the blocks emitted so far.
-    placed: Vec<(usize, usize)>,
     /// The ways out by what is dirty there; there are few.
     ways_out: Vec<((WayOut, Registers), DynamicLabel)>,
     /// Pinned registers that may differ from what the CPU holds, at the present instruction.
@@ -111,8 +109,6 @@ pub struct Codegen<'a> {
 pub struct Translation {
     pub code: Vec<u8>,
     pub entries: Vec<(usize, usize)>,
-    /// The same for all blocks, with registers loaded.
-    pub blocks: Vec<(usize, usize)>,
 }
 
 /// What code is made of.
@@ -146,7 +142,6 @@ pub fn generate(
         flow,
         entry_points,
         labels,
-        placed: Vec::new(),
         ways_out: Vec::new(),
         dirty: Registers::NONE,
         site,
@@ -162,29 +157,14 @@ pub fn generate(
         let next = region.blocks.get(number + 1).map(|next| next.first);
         codegen.block(block, next, insn_at);
     }
-    let entries = region.entries.iter().map(|first| codegen.entry(first)).collect();
+    let entries = region.entries().map(|first| codegen.entry(first)).collect();
     while !codegen.later.is_empty() {
         for later in std::mem::take(&mut codegen.later) {
             later(&mut codegen);
         }
     }
     codegen.finish_ways_out();
-    Translation { code: codegen.emitter.finish(), entries, blocks: codegen.placed }
-}
-
-/// Code that enters a block at the address `block` of a region with these `pins`, of which `live` must be
-/// loaded, for address `base`.
-pub fn generate_entry(pins: &Pins, live: Registers, block: usize, base: usize) -> Vec<u8> {
-    let mut emitter = Emitter::new(base);
-    load_pins(&mut emitter, pins, live);
-    emitter.jump_to(block);
-    emitter.finish()
-}
-
-fn load_pins(emitter: &mut Emitter, pins: &Pins, live: Registers) {
-    for (register, host) in pins.among(live) {
-        emitter.load(Width::Double, host, home(register));
-    }
+    Translation { code: codegen.emitter.finish(), entries }
 }
 
 impl<'a> Codegen<'a> {
@@ -352,7 +332,9 @@ impl<'a> Codegen<'a> {
     /// Emits the entry to the block at `first`; returns its offset.
     fn entry(&mut self, first: usize) -> (usize, usize) {
         let offset = self.emitter.ops().offset().0;
-        load_pins(&mut self.emitter, self.pins, self.flow.border(first).live);
+        for (register, host) in self.pins.among(self.flow.border(first).live) {
+            self.emitter.load(Width::Double, host, home(register));
+        }
         let label = self.label_of(first).expect("an entry is a block of the region");
         self.emitter.jump(label);
         (first, offset)
@@ -367,7 +349,6 @@ impl<'a> Codegen<'a> {
     fn block(&mut self, block: &Block, next: Option<usize>, insn_at: &mut dyn FnMut(usize) -> Insn) {
         let label = self.label_of(block.first).expect("every block has a label");
         self.emitter.place(label);
-        self.placed.push((block.first, self.emitter.ops().offset().0));
         self.known = [None; 32];
         self.dirty = self.pins.pinned(self.flow.border(block.first).dirty);
         self.is_guarded = false;
