@@ -38,6 +38,8 @@ pub use exceptions::Reset;
 pub use fields::{cause, config0, config5, entry_hi, int_ctl, page_grain, page_mask, status};
 pub use registers::{REGISTERS, Register, register};
 
+use std::mem::offset_of;
+
 use crate::{Asid, Cycles};
 
 /// The privilege of the running program.
@@ -256,6 +258,28 @@ impl Cp0 {
             }
             _ => sign_extend(value as u32),
         }
+    }
+
+    /// Where a register is that reads as it is stored: its offset in bytes from the address of a [`Cp0`], and its width in
+    /// bits. Of those with 32 bits, reads are sign-extended.
+    pub fn place(number: u8, select: u8) -> Option<(usize, u32)> {
+        let doubleword = match (number, select) {
+            register::STATUS => return Some((offset_of!(Cp0, status), 32)),
+            register::CONTEXT => offset_of!(Cp0, context),
+            register::USER_LOCAL => offset_of!(Cp0, user_local),
+            register::BAD_VADDR => offset_of!(Cp0, bad_vaddr),
+            register::ENTRY_HI => offset_of!(Cp0, entry_hi),
+            register::EPC => offset_of!(Cp0, epc),
+            register::XCONTEXT => offset_of!(Cp0, xcontext),
+            (31, 2..=7) => offset_of!(Cp0, kscratch) + size_of::<u64>() * usize::from(select - 2),
+            _ => return None,
+        };
+        Some((doubleword, 64))
+    }
+
+    /// Whether a register is one that is written as it comes, and nobody has to hear of it.
+    pub fn is_plain(number: u8, select: u8) -> bool {
+        matches!((number, select), register::EPC | (31, 2..=7))
     }
 
     /// DMTC0: writes what software may write of the register.

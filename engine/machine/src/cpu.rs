@@ -15,6 +15,7 @@
 //! can change: instructions that may change it end the execution of the page.
 
 mod accelerator;
+mod at_once;
 mod bus;
 mod code;
 mod data;
@@ -30,6 +31,8 @@ use mips::Insn;
 use mips::fpu::Fcsr;
 
 pub use accelerator::{Accelerator, CodeKey, CodeVersion, HandedOver, Layout, Offered, Ran, Trapping};
+use at_once::AtOnce;
+pub use at_once::DoneAtOnce;
 pub use bus::{Access, BusAccess, access_of};
 use code::{CodeCache, FetchTranslations, KnownPages};
 pub use code::{CodePage, PAGE_INSNS, SINK, instruction, may_be_in_slot};
@@ -41,8 +44,10 @@ use translation::{Context, HostTranslations};
 use crate::cp0::{Mode, Reset, status};
 use crate::services::{From, Moment, Nothing, Recorder};
 use crate::smp::SharedClock;
+use crate::tlb::ones;
 use crate::{
-    AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, Tlb, TlbEntry,
+    AccessKind, Asid, Cp0, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_SHIFT, Tlb,
+    TlbEntry,
 };
 
 /// Where a CPU starts after reset: the boot ROM in KSEG1.
@@ -151,6 +156,13 @@ pub trait TrapHandler {
     /// of the CPU may not be up to date. The index of the entry; `None`: nothing has changed.
     fn refill(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize>;
 
+    /// The CP0 of the guest, and the cycles that a privileged instruction costs beside its own, if translated code may
+    /// do by itself what `emulate` would; the head of `cpu/at_once.rs` says what that is. No interrupt is ready then, and the
+    /// guest runs in kernel mode when the CPU is in supervisor mode.
+    fn guest_cp0(&mut self) -> Option<(&mut Cp0, u64)> {
+        None
+    }
+
     /// Carries out a privileged instruction, if that takes no more than registers and some time, and does what
     /// `take` would do and one cycle less: the instruction's own. Execution goes on behind it. `None`: nothing has
     /// changed.
@@ -187,12 +199,21 @@ enum Fault {
     Aside,
 }
 
-/// What a host translation is for, as a bit.
+/// What a host translation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    Load = 1,
-    Store = 2,
-    Fetch = 4,
+    Load,
+    Store,
+    Fetch,
+}
+
+/// Of a TLB entry, the parts that host translations were made of: for each [`Use`] a bit for each 64th of it, or for
+/// each page, if it has fewer. Of an entry of large pages little is touched before it goes.
+type Parts = [u64; 3];
+
+/// How far to shift an offset in `bytes` bytes, which an entry translates, for the number of its part.
+fn part_shift(bytes: u64) -> u32 {
+    bytes.ilog2().saturating_sub(u64::BITS.ilog2()).max(PAGE_SHIFT)
 }
 
 /// Where it stopped; `regs.pc` is the restart address.
@@ -261,8 +282,8 @@ pub struct Cpu {
 
     memory: Arc<MachineMemory>,
     tlb: Tlb,
-    /// For each entry of the TLB the uses that host translations were made for.
-    used: [u8; crate::tlb::ENTRIES_MAX],
+    /// For each entry of the TLB.
+    used: [Parts; crate::tlb::ENTRIES_MAX],
 
     /// Cycles in each mode up to `mode_since`, when the present one began.
     mode_cycles: [u64; 3],
@@ -296,6 +317,7 @@ pub struct Cpu {
     /// What `fetches` holds of a page that the accelerator knows nothing of.
     no_entry_points: u64,
     accelerator: Option<Box<dyn Accelerator>>,
+    at_once: AtOnce,
     /// The accelerator's words.
     scratch: [u64; Layout::SCRATCH_COUNT],
     /// How often a run begins before the accelerator is offered it; 0 if there is none.
@@ -338,7 +360,7 @@ impl Cpu {
             shared_clock: None,
             recorder: None,
             tlb: Tlb::new(entries),
-            used: [0; crate::tlb::ENTRIES_MAX],
+            used: [Parts::default(); crate::tlb::ENTRIES_MAX],
             mode_cycles: [0; 3],
             mode_since: Cycles(0),
             mode: Mode::Kernel,
@@ -360,6 +382,7 @@ impl Cpu {
             code_writes: 0,
             no_entry_points: 0,
             accelerator: None,
+            at_once: AtOnce::default(),
             scratch: [0; Layout::SCRATCH_COUNT],
             heat_min: 0,
             executing: Mpn(0),
@@ -482,7 +505,7 @@ impl Cpu {
         for index in 0..self.tlb.len() {
             self.tlb.invalidate(index);
         }
-        self.used.fill(0);
+        self.used.fill(Parts::default());
         self.flush_host_translations();
     }
 
@@ -496,24 +519,27 @@ impl Cpu {
 
     /// Drops the host translations that were made of the entry that was at `index`.
     fn forget(&mut self, index: usize, entry: &TlbEntry) {
-        let used = std::mem::take(&mut self.used[index]);
+        let [loads, stores, fetches] = std::mem::take(&mut self.used[index]);
         let bytes = 2 * entry.page_bytes();
         let first = entry.vpn2 & !(bytes - 1);
-        if used & Use::Load as u8 != 0 {
-            self.loads.remove(first, bytes);
+        let shift = part_shift(bytes);
+        let part = |number: usize| (first + ((number as u64) << shift), 1 << shift);
+        for (vaddr, bytes) in ones(loads).map(part) {
+            self.loads.remove(vaddr, bytes);
         }
-        if used & Use::Store as u8 != 0 {
-            self.stores.remove(first, bytes);
+        for (vaddr, bytes) in ones(stores).map(part) {
+            self.stores.remove(vaddr, bytes);
         }
-        if used & Use::Fetch as u8 != 0 {
-            self.fetches.remove(first, bytes);
+        for (vaddr, bytes) in ones(fetches).map(part) {
+            self.fetches.remove(vaddr, bytes);
         }
     }
 
-    /// Notes that a host translation is made of what `found` was found in.
-    fn note_use(&mut self, found: &Found, how: Use) {
+    /// Notes that a host translation of `vaddr` is made of what `found` was found in.
+    fn note_use(&mut self, vaddr: u64, found: &Found, how: Use) {
         if let Some(index) = found.entry {
-            self.used[index] |= how as u8;
+            let bytes = 2 * self.tlb.get(index).page_bytes();
+            self.used[index][how as usize] |= 1 << ((vaddr & (bytes - 1)) >> part_shift(bytes));
         }
     }
 
@@ -680,7 +706,7 @@ impl Cpu {
         if found.is_private {
             self.fetches.set_private(pc);
         }
-        self.note_use(found, Use::Fetch);
+        self.note_use(pc, found, Use::Fetch);
     }
 
     /// The word at `pc`, if it can be fetched; else 0. For whoever looks on.

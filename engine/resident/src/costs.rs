@@ -73,3 +73,10 @@ costs! {
     /// Putting another vCPU on a CPU: registers, virtual CP0, TLB flush.
     vcpu_switch = 153,
 }
+
+impl Costs {
+    /// A privileged instruction that needs no more than registers.
+    pub fn at_once(&self) -> u64 {
+        self.trap + self.emulate
+    }
+}

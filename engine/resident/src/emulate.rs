@@ -78,7 +78,7 @@ impl Running<'_> {
         }
         self.vcpu.counters.traps += 1;
         self.vcpu.counters.traps_privileged += 1;
-        let cost = self.costs.trap + self.costs.emulate;
+        let cost = self.costs.at_once();
         self.cpu.now.0 += cost;
         self.vcpu.counters.monitor.add(Cause::Privileged, cost);
         match insn.op {

@@ -6,7 +6,7 @@
 //! ([`crate::miss`]), to the emulator ([`crate::emulate`]), or on to the guest.
 
 use machine::cp0::{Mode, page_grain, status};
-use machine::{AccessKind, Cpu, Cycles, Exception, Stop, Taken, Trap, TrapHandler};
+use machine::{AccessKind, Cp0, Cpu, Cycles, Exception, Stop, Taken, Trap, TrapHandler};
 use mips::{Insn, Op};
 
 use crate::Costs;
@@ -155,9 +155,29 @@ impl Monitored<'_> {
         self.vcpu.since = Since { instructions: cpu.instructions, now: cpu.now, pc: cpu.regs.pc, is_user };
     }
 
+    /// Accounts for privileged instructions that the CPU has carried out at once, as `emulate` would have.
+    #[inline]
+    fn account_at_once(&mut self, cpu: &mut Cpu) {
+        let done = cpu.take_done_at_once();
+        let count = done.count();
+        if count == 0 {
+            return;
+        }
+        let cost = count * self.costs.at_once();
+        let counters = &mut self.vcpu.counters;
+        counters.traps += count;
+        counters.traps_privileged += count;
+        counters.emulated_mfc0 += done.moves_from;
+        counters.emulated_mtc0 += done.moves_to;
+        counters.emulated_di_ei += done.switches;
+        counters.monitor.add(Cause::Privileged, cost);
+        self.vcpu.since.now.0 += cost;
+    }
+
     /// Accounts for the guest instructions since `begin`, and shows them to a follower that records: also a branch
     /// whose delay slot has trapped, which will be executed again.
     fn account(&mut self, cpu: &mut Cpu) {
+        self.account_at_once(cpu);
         let since = self.vcpu.since;
         let cycles = cpu.now.0 - since.now.0;
         self.vcpu.counters.instructions += cpu.instructions - since.instructions;
@@ -194,6 +214,11 @@ impl TrapHandler for Monitored<'_> {
         }
         self.vcpu.since.now.0 += cpu.now.0 - before.0;
         Some(self.goes_on(timer))
+    }
+
+    fn guest_cp0(&mut self) -> Option<(&mut Cp0, u64)> {
+        let cost = self.costs.at_once();
+        (!self.vcpu.is_observed()).then_some((&mut self.vcpu.cp0, cost))
     }
 
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {

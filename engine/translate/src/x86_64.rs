@@ -11,3 +11,4 @@ pub mod enter;
 pub mod float;
 pub mod integer;
 mod memory;
+mod privileged;

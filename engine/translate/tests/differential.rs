@@ -9,7 +9,7 @@
 //!
 //! In every other program a trap handler takes the traps while the CPU runs: it answers refills, emulates
 //! what is privileged, changes the address space and the mode under the program's feet, and charges time.
-//! What each handler saw is compared too.
+//! What each handler saw is compared too. Some programs are kernels, whose CP0 the handler lends.
 //!
 //! A second test runs each program on several host threads at once, with one store of translations.
 //!
@@ -22,10 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use machine::cp0::status;
+use machine::cp0::{Mode, cause, register, status};
+use machine::cpu::DoneAtOnce;
 use machine::tlb::{TlbEntry, entry_lo};
 use machine::{
-    AccessKind, Asid, Cpu, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_BYTES,
+    AccessKind, Asid, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineAddr, MachineMemory, Mpn, NodeId, PAGE_BYTES,
     Stop, Taken, Trap, TrapHandler,
 };
 use mips::fpu::Fcsr;
@@ -81,6 +82,9 @@ impl Random {
 fn is_pointer(register: u8) -> bool {
     (16..24).contains(&register) || register == 29
 }
+
+/// Two that hold what a kernel writes to its Status at first, and others.
+const STATUS_REGISTERS: [u8; 4] = [2, 3, 0, 9];
 
 /// What a program is made of: one operation in so many is of the kind.
 #[derive(Clone, Copy)]
@@ -147,6 +151,12 @@ fn random_word(random: &mut Random, mix: Mix) -> u32 {
         }
         return mips::encode(op, Fields { rd: 0, sa: 0, ..fields });
     }
+    if matches!(op, Op::Mfc0 | Op::Dmfc0 | Op::Mtc0 | Op::Dmtc0) && !random.one_in(3) {
+        // What kernels move most.
+        fields.rd =
+            [register::STATUS, register::STATUS, register::EPC, register::CONTEXT][random.below(4) as usize].0;
+        fields.rt = STATUS_REGISTERS[random.below(4) as usize];
+    }
     for register in [&mut fields.rd, &mut fields.rt] {
         if is_pointer(*register) && !random.one_in(100) {
             *register &= 15;
@@ -197,9 +207,66 @@ struct TestHandler {
     /// The last instructions that it carried out at once, with time, count, and a register.
     emulated: Vec<(Insn, Cycles, u64, u64)>,
     refills: u64,
+    /// The CP0 of a program that is a kernel: it runs in supervisor mode. What is done to it at once is counted.
+    lent: Option<Cp0>,
+    done: DoneAtOnce,
 }
 
+/// What a privileged instruction costs that is done at once.
+const AT_ONCE_COST: u64 = 5;
+/// What Status of a kernel may be.
+const KERNEL_STATUS: u32 = status::IE | status::EXL | status::IM_MASK | status::CU0;
+
 impl TestHandler {
+    /// Does an instruction as translated code may do it. False: it may not.
+    fn at_once(&mut self, cpu: &mut Cpu, insn: Insn) -> bool {
+        let Some(guest) = self.lent.as_mut().filter(|_| cpu.cp0.mode() != Mode::User) else { return false };
+        let (place, value) = ((insn.rd, insn.sel()), cpu.regs.gpr[usize::from(insn.rt)]);
+        let old_status = i64::from(guest.status as i32) as u64;
+        let (result, done) = match insn.op {
+            Op::Mfc0 if Cp0::place(place.0, place.1).is_some() => {
+                (Some(guest.read_word(place.0, place.1, cpu.now)), &mut self.done.moves_from)
+            }
+            Op::Dmfc0 if Cp0::place(place.0, place.1).is_some() => {
+                (Some(guest.read(place.0, place.1, cpu.now)), &mut self.done.moves_from)
+            }
+            Op::Mtc0 | Op::Dmtc0 if place == register::STATUS || Cp0::is_plain(place.0, place.1) => {
+                let mut written = guest.clone();
+                match insn.op {
+                    Op::Mtc0 => written.write_word(place.0, place.1, value, cpu.now),
+                    _ => written.write(place.0, place.1, value, cpu.now),
+                };
+                if written.mode() != Mode::Kernel {
+                    return false;
+                }
+                *guest = written;
+                (None, &mut self.done.moves_to)
+            }
+            Op::Di => {
+                guest.status &= !status::IE;
+                (Some(old_status), &mut self.done.switches)
+            }
+            Op::Ei => {
+                guest.status |= status::IE;
+                (Some(old_status), &mut self.done.switches)
+            }
+            _ => return false,
+        };
+        *done += 1;
+        cpu.now.0 += AT_ONCE_COST;
+        if let Some(result) = result.filter(|_| insn.rt != 0) {
+            cpu.regs.gpr[usize::from(insn.rt)] = result;
+        }
+        true
+    }
+
+    fn take_done(&mut self, cpu: &mut Cpu) {
+        let done = cpu.take_done_at_once();
+        self.done.moves_from += done.moves_from;
+        self.done.moves_to += done.moves_to;
+        self.done.switches += done.switches;
+    }
+
     fn victim(&mut self, cpu: &mut Cpu, vaddr: u64) -> Option<usize> {
         let entry = self.pages.entry(vaddr, cpu.cp0.asid())?;
         let index = self.random.below(8) as usize;
@@ -236,7 +303,14 @@ impl TrapHandler for TestHandler {
         Some(index)
     }
 
+    fn guest_cp0(&mut self) -> Option<(&mut Cp0, u64)> {
+        self.lent.as_mut().map(|guest| (guest, AT_ONCE_COST))
+    }
+
     fn emulate(&mut self, cpu: &mut Cpu, insn: Insn) -> Option<Taken> {
+        if self.at_once(cpu, insn) {
+            return Some(Taken::Resume);
+        }
         // As a monitor, which does the common ones at once.
         let reads = matches!(insn.op, Op::Mfc0 | Op::Dmfc0 | Op::Di | Op::Ei);
         if !reads && !matches!(insn.op, Op::Mtc0 | Op::Dmtc0) || insn.rd.is_multiple_of(3) {
@@ -254,6 +328,7 @@ impl TrapHandler for TestHandler {
     }
 
     fn take(&mut self, cpu: &mut Cpu, trap: &Trap) -> Taken {
+        self.take_done(cpu);
         if trap.exception == (Exception::CoprocessorUnusable { unit: 0 })
             && let Some(taken) = self.emulate(cpu, trap.insn)
         {
@@ -342,7 +417,9 @@ impl Side {
             Some(handler) => {
                 handler.log.clear();
                 handler.emulated.clear();
-                self.cpu.run_monitored(handler, until)
+                let stop = self.cpu.run_monitored(handler, until);
+                handler.take_done(&mut self.cpu);
+                stop
             }
             None => self.cpu.run(until),
         }
@@ -513,7 +590,8 @@ fn run_program(
     registers[29] = BASE + 6 * PAGE_BYTES;
     let floats = std::array::from_fn(|_| random.value());
     let modes = [status::UX | status::SX | status::KX, status::UX, 0];
-    let mode = modes[random.below(3) as usize] | (2 << status::KSU_SHIFT);
+    let is_kernel = random.one_in(3);
+    let mode = modes[random.below(3) as usize] | (if is_kernel { 1 } else { 2 }) << status::KSU_SHIFT;
     let float = [status::FR | status::CU1, status::CU1, status::FR][random.below(3) as usize];
     let pages = Pages::new(&mut random);
     let handler = random.one_in(2).then(|| TestHandler {
@@ -522,6 +600,15 @@ fn run_program(
         log: Vec::new(),
         emulated: Vec::new(),
         refills: 0,
+        lent: is_kernel.then(|| {
+            let mut guest = Cp0::new(CpuConfig::hardware(), 0);
+            guest.status = random.next() as u32 & KERNEL_STATUS;
+            guest.cause = random.next() as u32 & random.next() as u32 & cause::IP_MASK;
+            registers[2] = random.next() & u64::from(KERNEL_STATUS);
+            registers[3] = random.next() & u64::from(KERNEL_STATUS | 2 << status::KSU_SHIFT);
+            guest
+        }),
+        done: DoneAtOnce::default(),
     });
     let mut sides = [None, Some(store)]
         .map(|store| Side::new(&program, &registers, &floats, mode | float, store, background, handler.clone()));
@@ -577,6 +664,7 @@ fn difference(stops: [Stop; 2], sides: &[Side; 2]) -> Option<String> {
     let mut text = format!("stops: {stops:x?}\ncounts: {counts:?}\n");
     if let [Some(a), Some(b)] = handlers {
         text += &format!("refills: {} {}\n", a.refills, b.refills);
+        text += &format!("at once: {:?} {:?}\n", a.done, b.done);
         let common = a.log.iter().zip(&b.log).take_while(|(a, b)| a == b).count();
         let next = |handler: &TestHandler| handler.log.get(common).copied();
         text += &format!("traps after {common} equal ones: {:x?}\n{:x?}\n", next(a), next(b));

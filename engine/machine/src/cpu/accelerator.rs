@@ -20,6 +20,7 @@ use std::fmt::Debug;
 use std::mem::offset_of;
 use std::time::Duration;
 
+use super::at_once::AtOnce;
 use super::code::{CodePage, FetchTranslations};
 use super::data::Stored;
 use super::translation::HostTranslations;
@@ -144,13 +145,19 @@ pub struct Layout {
     pub scratch: usize,
     /// ASID and mode as the tags below hold them, 64 bits.
     pub context: usize,
+    /// Host address of the guest's CP0 while translated code may use it, else 0.
+    pub guest_cp0: usize,
+    /// What a privileged instruction costs that is done at once, in cycles beside its own.
+    pub at_once_cost: usize,
+    /// The counts of a [`super::DoneAtOnce`].
+    pub done_at_once: usize,
     /// The first entry of the host translations for loads: tag and addend, 64 bits each, chosen by the
     /// lowest bits of the page number. The tag is virtual page | context; host address =
     /// virtual address + addend.
     pub loads: usize,
     /// As `loads`, for stores.
     pub stores: usize,
-    /// The first entry of the fetch cache, chosen by bits 7:0 of the page number xor bits 15:8: tag as above
+    /// The first entry of the fetch cache, chosen by bits 9:0 of the page number xor bits 19:10: tag as above
     /// and entry points, 64 bits each, in `FETCH_BYTES` bytes.
     pub fetches: usize,
 }
@@ -166,6 +173,9 @@ impl Layout {
         fcsr: offset_of!(Cpu, regs) + offset_of!(Registers, fcsr),
         scratch: offset_of!(Cpu, scratch),
         context: offset_of!(Cpu, context),
+        guest_cp0: offset_of!(Cpu, at_once) + AtOnce::CP0_OFFSET,
+        at_once_cost: offset_of!(Cpu, at_once) + AtOnce::COST_OFFSET,
+        done_at_once: offset_of!(Cpu, at_once) + AtOnce::DONE_OFFSET,
         loads: offset_of!(Cpu, loads) + HostTranslations::ENTRIES_OFFSET,
         stores: offset_of!(Cpu, stores) + HostTranslations::ENTRIES_OFFSET,
         fetches: offset_of!(Cpu, fetches) + FetchTranslations::ENTRIES_OFFSET,
@@ -227,7 +237,7 @@ impl Cpu {
         let executed = (self.budget_left - left) as u64;
         self.budget_left = left;
         self.now.0 += executed;
-        self.instructions += executed;
+        self.instructions += executed - self.settle_done_at_once();
     }
 
     /// Lets `handler` answer the TLB refill that the last access ended with, if that is what it was and takes

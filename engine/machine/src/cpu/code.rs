@@ -461,7 +461,7 @@ impl KnownPages {
     }
 }
 
-pub(super) const FETCH_ENTRY_COUNT: usize = 256;
+pub(super) const FETCH_ENTRY_COUNT: usize = 1024;
 pub(super) const FETCH_ENTRY_BYTES: usize = size_of::<FetchEntry>();
 /// In place of a slot: none is known.
 const NO_SLOT: u32 = u32::MAX;

@@ -102,7 +102,7 @@ impl Cpu {
         let is_memory = self.is_memory(found.address);
         if is_memory {
             self.counters.load_translations += 1;
-            self.note_use(found, Use::Load);
+            self.note_use(vaddr, found, Use::Load);
             self.loads.insert(vaddr, self.context, found.address.page(), found.is_private);
         }
         is_memory
@@ -114,7 +114,7 @@ impl Cpu {
         let is_plain = self.is_memory(found.address) && !self.memory.is_code(page);
         if is_plain {
             self.counters.store_translations += 1;
-            self.note_use(found, Use::Store);
+            self.note_use(vaddr, found, Use::Store);
             self.stores.insert(vaddr, self.context, page, found.is_private);
         }
         is_plain

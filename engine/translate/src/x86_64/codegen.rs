@@ -312,6 +312,13 @@ impl<'a> Codegen<'a> {
         for (register, host) in self.pins.among(passed) {
             self.emitter.load(Width::Double, host, home(register));
         }
+        self.note_handed_over(insn);
+        let redirect = self.way_out(WayOut::Redirect);
+        dynasm!(self.emitter.ops(); jb =>aside; ja =>redirect);
+    }
+
+    /// What was known before `insn` was perhaps handed over, and is not any more.
+    pub fn note_handed_over(&mut self, insn: Insn) {
         for register in writes(insn).iter() {
             if let Some(known) = self.known.get_mut(usize::from(register)) {
                 *known = None;
@@ -319,8 +326,6 @@ impl<'a> Codegen<'a> {
         }
         // The handler may have changed what the guard stands for.
         self.is_guarded = false;
-        let redirect = self.way_out(WayOut::Redirect);
-        dynasm!(self.emitter.ops(); jb =>aside; ja =>redirect);
     }
 
     fn write_back(&mut self) {

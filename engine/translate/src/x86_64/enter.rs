@@ -428,6 +428,7 @@ impl Thunks {
     ) -> (Ran, i64) {
         let page = cpu.regs.pc & !(machine::PAGE_BYTES - 1);
         cpu.scratch()[scratch::GUARD] = 0;
+        cpu.borrow_guest_cp0(handler);
         let code = self.code as u64 + u64::from(entry);
         let pointer: *mut Cpu = cpu;
         // SAFETY: `enter` holds the address of the thunk emitted for this signature, in a buffer that
@@ -436,7 +437,8 @@ impl Thunks {
         let handler: *mut TrapHandler<'_, '_> = handler;
         // SAFETY: `code` is an entry point of the same buffer; it keeps to the calling convention, touches
         // of the CPU what `Layout` names, and of machine memory what the CPU's translations lead to. It
-        // gives `handler` to helpers alone, which are done with it before we are.
+        // gives `handler` to helpers alone, which are done with it before we are. The CP0 that the handler lends
+        // is its own to change between their calls, and nobody has a reference to it then.
         let left =
             unsafe { enter(pointer.cast::<u8>().wrapping_add(CPU_BIAS), code, budget, page, handler.cast()) };
         if cpu.scratch()[scratch::GUARD] != 0 {
@@ -504,16 +506,16 @@ fn emit_far(emitter: &mut Emitter, jump: usize) -> usize {
 
 /// Goes on at the virtual address in rax: through the fetch cache to the page's entry points, or to `far`.
 pub fn emit_go_on(emitter: &mut Emitter, far: usize) {
-    const _: () = assert!(Layout::FETCH_BYTES == 32 && Layout::FETCH_COUNT == 256);
+    const _: () = assert!(Layout::FETCH_BYTES == 32 && Layout::FETCH_COUNT == 1024);
     let fetches = field(Layout::CPU.fetches);
     dynasm!(emitter.ops()
         ; mov ecx, eax
         ; mov edx, eax
         ; shr ecx, 7
-        ; shr edx, 15
+        ; shr edx, 17
         ; xor ecx, edx
         ; mov rdx, rax
-        ; and ecx, 0x1fe0
+        ; and ecx, 0x7fe0
         // An address that is no multiple of 4 keeps bits that no tag has, and `far` leaves with it.
         ; and rdx, -4096 + 3
         ; mov [BYTE rsp + frame::PAGE], rdx

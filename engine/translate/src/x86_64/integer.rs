@@ -176,7 +176,7 @@ impl Codegen<'_> {
             Op::Teqi => self.trap_on_immediate(insn, Condition::Equal),
             Op::Tnei => self.trap_on_immediate(insn, Condition::NotEqual),
 
-            _ if is_handed_over(insn) => self.hand_over(insn),
+            _ if is_handed_over(insn) => self.privileged(insn),
             Op::Rdhwr => {
                 let aside = self.aside_here();
                 self.call_helper(self.thunks.user_local, aside);
