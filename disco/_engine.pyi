@@ -227,19 +227,26 @@ class Engine:
         """Gives the VM a writable page of its own with the content of a shared one. -1: the node is full."""
     def is_shared(self, vm: int, ppn: int) -> bool:
         """Whether the VM's page is shared, and so never writable."""
+    def share_content(self, vm: int, count: int) -> None:
+        """Looks at the VM's next `count` pages, not beyond its last one, and merges those that have been found
+        equal to others. Only between rounds."""
+    def content_counts(self) -> dict[str, int]:
+        """What sharing by content has come to, in pages: "scanned", "hashed", "candidates", "compared",
+        "merged", "merged_zero", "broken"."""
     def footprint(
         self, kernels: Mapping[int, int]
     ) -> tuple[
-        list[tuple[int, str, int, int, int]],
+        list[tuple[int, str, int, int, int, int]],
         list[tuple[str, int]],
         list[tuple[int, int, int]],
         int,
     ]:
         """What the memory of these VMs is used for. `kernels` has for each the first page behind its kernel.
 
-        Returns rows of (VM, use, pages, of these on machine pages with several users, bytes of machine memory),
-        of (use, machine pages), of (VM, other VM, machine pages that both have), and how many pages of the disk
-        cache nobody maps. A shared page counts for each of its users in equal parts.
+        Returns rows of (VM, use, pages, of these on machine pages with several users, of these because they
+        had the same content, bytes of machine memory), of (use, machine pages), of (VM, other VM, machine pages
+        that both have), and how many pages of the disk cache nobody maps. A shared page counts for each of its
+        users in equal parts.
         """
     def free_pages(self, node: int) -> int: ...
     def pages_by_node(self, vm: int) -> list[int]:

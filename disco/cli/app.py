@@ -65,6 +65,24 @@ ReportKind = Annotated[
         show_default=False,
     ),
 ]
+Append = Annotated[str, typer.Option(help="More words for the kernel command line.")]
+ShareContent = Annotated[
+    bool,
+    typer.Option(
+        "--share-content",
+        help="Find pages of VMs that are equal, and keep one of each until somebody writes to it.",
+    ),
+]
+ContentPages = Annotated[
+    int | None,
+    typer.Option(
+        help="The same, looking at so many pages of a VM in 20 ms of simulated time if it waits, and at fewer"
+        " the more it works; 256 by default.",
+        metavar="PAGES",
+        min=1,
+        show_default=False,
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is in the cache.")]
 
 
@@ -187,12 +205,14 @@ def run(
             help="Allow VMs more memory than the machine has; their kernels give back what they do not use.",
         ),
     ] = False,
+    share_content: ShareContent = False,
+    content_pages: ContentPages = None,
     seed: Annotated[int, typer.Option(help="Of everything random. Same seed, same run.")] = 0,
     kernel: Annotated[
         Path | None, typer.Option(help="Any ELF kernel, instead of the image.")
     ] = None,
     initrd: Annotated[Path | None, typer.Option(help="Its initramfs.")] = None,
-    append: Annotated[str, typer.Option(help="More words for the kernel command line.")] = "",
+    append: Append = "",
     disk: Annotated[
         list[str] | None,
         typer.Option(
@@ -328,6 +348,8 @@ def run(
         ),
         node_memory_mib=node_memory,
         overcommit=overcommit,
+        share_content=share_content or content_pages is not None,
+        content_pages=content_pages,
         seed=seed,
         kernel=kernel,
         initrd=initrd,
@@ -371,6 +393,9 @@ def show_memory(
             help="Machine memory for blocks of disks, in MiB.", metavar="MIB", show_default=False
         ),
     ] = None,
+    share_content: ShareContent = False,
+    content_pages: ContentPages = None,
+    append: Append = "",
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     offline: Offline = False,
     as_json: Json = False,
@@ -385,6 +410,7 @@ def show_memory(
     \b
     Examples:
       disco memory --vms 8 --disk root.img -- sh -c 'mount /dev/vda /mnt; cat /mnt/* | md5sum; sleep 5'
+      disco memory --vms 8 --share-content -- sleep 20
     """
     run(
         context,
@@ -394,6 +420,9 @@ def show_memory(
         nodes=nodes,
         disk=disk,
         disk_cache=disk_cache,
+        share_content=share_content,
+        content_pages=content_pages,
+        append=append,
         seed=seed,
         offline=offline,
         as_json=as_json,

@@ -18,7 +18,7 @@ from disco.errors import ConfigError
 from disco.guests.images import Image
 from disco.hardware import Machine
 from disco.hardware.machine import CPUS_MAX, DEFAULT_ENGINE
-from disco.monitor import Monitor, Outcome, Status, VirtualMachine
+from disco.monitor import ContentPolicy, InIdleTime, Monitor, Outcome, Status, VirtualMachine
 from disco.monitor.services import ServiceCost
 from disco.network.nat import Nat, PublishedPort
 from disco.observe import services
@@ -44,6 +44,8 @@ class Options:
     scheduler: SchedulerWish
     node_memory_mib: int | None
     overcommit: bool
+    share_content: bool
+    content_pages: int | None
     seed: int
     kernel: Path | None
     initrd: Path | None
@@ -96,6 +98,7 @@ def run(options: Options) -> int:
             _machine(options),
             scheduler=scheduler,
             overcommit=options.overcommit,
+            content_sharing=_content_policy(options),
             disk_cache_mib=options.disk_cache_mib,
             remap_frames=options.remap_frames,
             warn=say,
@@ -121,6 +124,11 @@ def run(options: Options) -> int:
             outcome = None
     _conclude(monitor, options, made, outcome)
     return exit_status(monitor.vms, outcome)
+
+
+def _content_policy(options: Options) -> bool | ContentPolicy:
+    pages = options.content_pages
+    return options.share_content if pages is None else InIdleTime(pages=pages)
 
 
 def _machine(options: Options) -> Machine:

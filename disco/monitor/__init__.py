@@ -15,6 +15,7 @@
 May import `disco.hardware`, `disco.devices`, `disco.storage`, `disco.guests` and the engine.
 """
 
+from disco.monitor.content import ContentPolicy, InIdleTime
 from disco.monitor.monitor import Monitor, Outcome
 from disco.monitor.overcommit import IdleFirst, OvercommitPolicy
 from disco.monitor.placement import FirstTouch, Fixed, PlacementPolicy, RoundRobin
@@ -30,10 +31,12 @@ from disco.monitor.scheduling import (
 from disco.monitor.vm import Status, VirtualMachine
 
 __all__ = [
+    "ContentPolicy",
     "FirstTouch",
     "Fixed",
     "Gang",
     "IdleFirst",
+    "InIdleTime",
     "Load",
     "Monitor",
     "Outcome",

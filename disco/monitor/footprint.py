@@ -34,11 +34,13 @@ class Part:
     Attributes:
         virtual_bytes: as the guest counts it.
         shared_bytes: of these, on machine pages that have another user too.
+        merged_bytes: of these, because they had the same content.
         machine_bytes: its part of machine memory.
     """
 
     virtual_bytes: int = 0
     shared_bytes: int = 0
+    merged_bytes: int = 0
     machine_bytes: int = 0
 
 
@@ -81,6 +83,7 @@ class Footprint:
                     use: {
                         "virtual_bytes": part.virtual_bytes,
                         "shared_bytes": part.shared_bytes,
+                        "merged_bytes": part.merged_bytes,
                         "machine_bytes": part.machine_bytes,
                     }
                     for use, part in parts.items()
@@ -109,8 +112,13 @@ def footprint_of(engine: Engine, vms: Sequence[VirtualMachine]) -> Footprint:
         }
         for vm in vms
     }
-    for vm, use, pages, shared, size in rows:
-        parts[names[vm]][use] = Part(pages * PAGE_SIZE, shared * PAGE_SIZE, size)
+    for vm, use, pages, shared, merged, size in rows:
+        parts[names[vm]][use] = Part(
+            virtual_bytes=pages * PAGE_SIZE,
+            shared_bytes=shared * PAGE_SIZE,
+            merged_bytes=merged * PAGE_SIZE,
+            machine_bytes=size,
+        )
     return Footprint(
         cycle=engine.now,
         vms=parts,

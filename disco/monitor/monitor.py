@@ -44,6 +44,7 @@ from disco.guests.platform import PAGE_SIZE, Platform
 from disco.hardware.machine import Machine
 from disco.monitor.accounting import Clock, Pace, memmap_rows, pages_by_owner
 from disco.monitor.board import seed_of
+from disco.monitor.content import ContentPolicy, ContentSharing, InIdleTime
 from disco.monitor.diskcache import DiskCache, MappedReads
 from disco.monitor.foldercache import FolderCache, FolderReads
 from disco.monitor.footprint import Footprint, footprint_of
@@ -99,6 +100,7 @@ class Monitor(Closing):
         placement: PlacementPolicy | None = None,
         scheduler: SchedulingPolicy | None = None,
         overcommit: bool | OvercommitPolicy = False,
+        content_sharing: bool | ContentPolicy = False,
         disk_cache_mib: int | None = None,
         remap_frames: bool = False,
         warn: Callable[[str], None] = logger.warning,
@@ -111,18 +113,21 @@ class Monitor(Closing):
             scheduler: which vCPUs share which CPUs; None: `TimeSharing`.
             overcommit: allow VMs with more memory together than the machine has, give each a balloon, and
                 let this policy say who gives memory back; True: `IdleFirst`.
+            content_sharing: merge pages of VMs that are equal, looking for them as this policy says;
+                True: `InIdleTime`.
             disk_cache_mib: how much of the machine's memory the disk cache may have, in MiB, mapped by
                 VMs or not; 0: there is none; None: half of the machine.
             remap_frames: map whole pages that one VM sends to another into both, rather than copy them.
             warn: gets what a user should know though the run goes on.
 
         Raises:
-            ConfigError: the host cannot give the machine its memory, or the scheduler cannot be.
+            ConfigError: the host cannot give the machine its memory, or a policy cannot be.
         """
         self.machine = machine or Machine()
         self.vms: list[VirtualMachine] = []
         self.clock = Clock()
         self._overcommit: Overcommit | None = None
+        self._content: ContentSharing | None = None
         self._remap_frames = remap_frames
         self._engine = _build(self.machine)
         self._pages = Pages(self._engine, self.machine, placement or FirstTouch(), warn)
@@ -139,6 +144,13 @@ class Monitor(Closing):
                 IdleFirst() if overcommit is True else overcommit,
                 warn=warn,
                 reclaim=self.disk_cache.reclaim,
+            )
+        if content_sharing:
+            self._content = ContentSharing(
+                self._engine,
+                self.machine,
+                InIdleTime() if content_sharing is True else content_sharing,
+                warn=warn,
             )
         self._pools = Pools(self._engine, self.machine, scheduler or TimeSharing(), warn)
         self.subnet = Subnet(
@@ -372,6 +384,8 @@ class Monitor(Closing):
                     raise_if_interrupted()
                     self._pools.tick()
                     self._tell_balloons()
+                    if self._content is not None:
+                        self._content.tick(tuple(self._living.values()))
                     if until is not None and until():
                         return Outcome.UNTIL
                     if end is not None and self.now >= end:
@@ -511,6 +525,8 @@ class Monitor(Closing):
         self._pools.remove(vm.number)
         if self._overcommit is not None:
             self._overcommit.served(vm.number)
+        if self._content is not None:
+            self._content.forget(vm.number)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -566,6 +582,13 @@ class Monitor(Closing):
     def footprint(self) -> Footprint:
         """What the memory of the living VMs is used for, and who shares it."""
         return footprint_of(self._engine, tuple(self._living.values()))
+
+    @property
+    def content_counts(self) -> dict[str, int]:
+        """What sharing by content has come to so far, in pages: those looked at ("scanned"), "hashed", found
+        unchanged ("candidates"), "compared", "merged", of these full of zeros ("merged_zero"), and of
+        the merged ones those that were written to later ("broken")."""
+        return self._engine.content_counts()
 
     def follow(self, vm: VirtualMachine, kind: str = "any") -> Followed | None:
         """Runs until the VM's next miss of this kind is through all its steps.

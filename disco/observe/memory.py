@@ -32,13 +32,14 @@ def _tables(footprint: Footprint) -> Iterator[RenderableType]:
     names = list(footprint.vms)
     by_use = Table()
     by_use.add_column("")
-    for heading in (*map(_NAMES.__getitem__, USES), "all", "shared", "its part"):
+    for heading in (*map(_NAMES.__getitem__, USES), "all", "shared", "merged", "its part"):
         by_use.add_column(heading, justify="right")
     for name in names:
         parts = [footprint.vms[name][use] for use in USES]
         sums = (
             sum(part.virtual_bytes for part in parts),
             sum(part.shared_bytes for part in parts),
+            sum(part.merged_bytes for part in parts),
             sum(part.machine_bytes for part in parts),
         )
         by_use.add_row(name, *map(_mib, (*(part.virtual_bytes for part in parts), *sums)))

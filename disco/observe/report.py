@@ -81,6 +81,7 @@ def report(monitor: Monitor) -> Report:
             **asdict(monitor.disk_cache.counters),
             "bytes": monitor.disk_cache.pages * PAGE_SIZE,
         },
+        "content_sharing": monitor.content_counts,
         "time": {
             "cycles": monitor.now,
             "seconds": monitor.seconds,
@@ -233,6 +234,7 @@ _SECTIONS: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             _Row("interrupts", ("monitor_cycles", "interrupt"), _millions),
             _Row("device accesses", ("monitor_cycles", "device"), _millions),
             _Row("vCPU switches", ("monitor_cycles", "switch"), _millions),
+            _Row("looking for equal pages", ("monitor_cycles", "content"), _millions),
         ),
     ),
     (

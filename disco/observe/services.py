@@ -28,7 +28,7 @@ _PARTS = (
     ("forward", ("forward",)),
     ("page faults", ("page_fault",)),
     ("kernel TLB", ("kernel_tlb_miss",)),
-    ("other", ("tlb_miss", "shootdown", "interrupt", "device", "switch")),
+    ("other", ("tlb_miss", "shootdown", "interrupt", "device", "switch", "content")),
 )
 #: System calls that the tables show; `--json` has all.
 _CALLS_SHOWN = 16

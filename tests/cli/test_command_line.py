@@ -64,6 +64,21 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
     assert result["time"]["translation_seconds"] >= 0
 
 
+def test_equal_pages_are_looked_for_if_asked(disco, tmp_path):
+    wait = "dli t0, 8000000\nwait: bnez t0, wait\naddiu t0, t0, -1\n"
+    kernel = str(tiny_guests.guest(tmp_path, "wait", wait + tiny_guests.PRINT_OK))
+    words = small(kernel, "--vms", "2", "--json")
+    alone, shared, fewer = (
+        json.loads(disco(*words, *more).stdout)
+        for more in ((), ("--share-content",), ("--content-pages", "1"))
+    )
+    assert set(alone["content_sharing"].values()) == {0}
+    assert shared["content_sharing"]["scanned"] > fewer["content_sharing"]["scanned"] > 0
+    assert shared["vms"][0]["monitor_cycles"]["content"] > 0
+    assert alone["digest"] != shared["digest"]
+    assert disco(*words, "--content-pages", "0").returncode == 2
+
+
 def test_the_parts_of_simulated_time_add_up(disco, kernel):
     result = json.loads(disco(*small(kernel, "--vms", "3", "--json")).stdout)
     names = ("user", "kernel", "monitor", "idle")

@@ -243,6 +243,9 @@ class Engine:
     def footprint(self, kernels: Mapping[int, int]) -> tuple[list[Any], list[Any], list[Any], int]:
         return [], [], [], 0
 
+    def content_counts(self) -> dict[str, int]:
+        return {}
+
     def is_shared(self, vm: int, ppn: int) -> bool:
         return False
 

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict};
 use resident::follow::MissKind;
 use resident::memmap::Owner;
 use resident::schedule::{PoolPlan, VcpuId};
-use resident::{Costs, EngineKind, Monitor, MonitorConfig};
+use resident::{Costs, EngineKind, FootprintPages, Monitor, MonitorConfig};
 
 use crate::events::{event_to_py, service_to_py, to_py};
 use crate::tables::TableView;
@@ -39,7 +39,7 @@ impl Engine {
 /// [`resident::Footprint`] as Python has it: pages of VMs by use, machine pages by use, pages that two VMs have in
 /// common, pages of the cache that nobody maps.
 type FootprintRows =
-    (Vec<(u32, &'static str, u64, u64, u64)>, Vec<(&'static str, u64)>, Vec<(u32, u32, u64)>, u64);
+    (Vec<(u32, &'static str, u64, u64, u64, u64)>, Vec<(&'static str, u64)>, Vec<(u32, u32, u64)>, u64);
 
 #[pymethods]
 impl Engine {
@@ -260,11 +260,20 @@ impl Engine {
         self.monitor.is_shared(vm, Ppn(ppn)).map_err(to_py)
     }
 
+    fn share_content(&mut self, vm: u32, count: usize) -> PyResult<()> {
+        self.monitor.share_content(vm, count).map_err(to_py)
+    }
+
+    fn content_counts(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::from(self.monitor.content_counts().rows())
+    }
+
     fn footprint(&mut self, kernels: BTreeMap<u32, u32>) -> PyResult<FootprintRows> {
         let kernels = kernels.into_iter().map(|(vm, end)| (vm, Ppn(end))).collect();
         let found = self.monitor.footprint(&kernels).map_err(to_py)?;
         let vms = found.vms.iter().map(|((vm, kind), pages)| {
-            (*vm, kind.name(), pages.virtual_pages, pages.shared_pages, pages.machine_bytes)
+            let FootprintPages { virtual_pages, shared_pages, merged_pages, machine_bytes } = *pages;
+            (*vm, kind.name(), virtual_pages, shared_pages, merged_pages, machine_bytes)
         });
         let machine = found.machine_pages.iter().map(|(kind, pages)| (kind.name(), *pages));
         let common = found.common.iter().map(|((one, other), pages)| (*one, *other, *pages));

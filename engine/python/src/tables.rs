@@ -61,6 +61,7 @@ pub fn pmap_dtype(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         ("state", "u1", std::mem::offset_of!(PmapRow, state)),
         ("writable", "u1", std::mem::offset_of!(PmapRow, writable)),
         ("overflowed", "u1", std::mem::offset_of!(PmapRow, overflowed)),
+        ("merged", "u1", std::mem::offset_of!(PmapRow, merged)),
     ];
     dtype(py, &fields, size_of::<PmapRow>())
 }

@@ -66,6 +66,10 @@ costs! {
     page_zero = 644,
     /// Copying a page.
     page_copy = 1222,
+    /// Hashing a page, to find others with its content.
+    page_hash = 2702,
+    /// Comparing two pages that are equal.
+    page_compare = 1734,
     /// Taking one page out of the TLBs of a CPU that runs the VM.
     shootdown = 117,
     /// An access to a device register.

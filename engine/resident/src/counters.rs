@@ -27,11 +27,13 @@ pub enum Cause {
     Device,
     /// Another vCPU put on the CPU.
     Switch,
+    /// Looking for pages with the same content.
+    Content,
 }
 
 impl Cause {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
 
     /// Every cause with the name of its counter.
     pub const NAMES: [(&'static str, Cause); Cause::COUNT] = [
@@ -45,6 +47,7 @@ impl Cause {
         ("cycles_monitor_interrupt", Cause::Interrupt),
         ("cycles_monitor_device", Cause::Device),
         ("cycles_monitor_switch", Cause::Switch),
+        ("cycles_monitor_content", Cause::Content),
     ];
 }
 

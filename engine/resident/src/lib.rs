@@ -37,4 +37,6 @@ pub mod vm;
 pub use costs::Costs;
 pub use counters::Counters;
 pub use event::{Event, StopCause};
-pub use monitor::{EngineKind, Footprint, Monitor, MonitorConfig, MonitorError, Transferred};
+pub use monitor::{
+    ContentCounts, EngineKind, Footprint, FootprintPages, Monitor, MonitorConfig, MonitorError, Transferred, Use,
+};

@@ -229,9 +229,11 @@ impl Memmap {
             1 => _ = self.shared.insert((page, row.first_user())),
             _ => {}
         }
-        let is_new = self.shared.insert((page, Mapper { vm, ppn: ppn.0 }));
+        let user = Mapper { vm, ppn: ppn.0 };
+        let is_new = self.shared.insert((page, user));
         assert!(is_new, "a physical page of a VM uses a machine page once");
-        self.count_users(page);
+        let (first, users) = (row.first_user().min(user), usize::from(row.users) + 1);
+        self.table.set(page.0 as usize, MemmapRow::used(row.owner, first, users));
     }
 
     /// Takes one use away from a page; the last one frees it, unless it is the cache's. TLBs must not hold it any
@@ -271,7 +273,7 @@ impl Memmap {
         !is_cached
     }
 
-    /// Writes the row of a page whose uses in the set have changed; a single one needs no set.
+    /// Writes the row of a page of which a use in the set has gone; a single one needs no set.
     fn count_users(&mut self, page: Mpn) {
         let count = self.users_in_set(page).take(usize::from(USERS_MANY)).count();
         let first = self.users_in_set(page).next().expect("a shared page has users");

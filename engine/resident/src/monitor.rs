@@ -11,6 +11,7 @@
 
 mod census;
 mod config;
+mod content;
 mod error;
 mod footprint;
 mod pages;
@@ -20,8 +21,9 @@ mod sharing;
 mod transfer;
 
 pub use config::{EngineKind, MonitorConfig};
+pub use content::ContentCounts;
 pub use error::MonitorError;
-pub use footprint::{Footprint, Use};
+pub use footprint::{Footprint, FootprintPages, Use};
 pub use transfer::Transferred;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +44,7 @@ use crate::pmap::{PageState, Pmap};
 use crate::schedule::{Pool, PoolPlan, VcpuId};
 use crate::vcpu::{HardwareCpu, Vcpu, VcpuState};
 use crate::vm::Vm;
+use content::Contents;
 use error::Result;
 use rounds::{CpuSlot, Cpus, Group, Round, Vms, refreshed};
 
@@ -59,6 +62,7 @@ pub struct Monitor {
     cpus: Cpus,
     vms: Vms,
     pools: Vec<Pool>,
+    contents: Contents,
     /// The last boundary.
     now: Cycles,
     /// The round that has begun last: from when to when.
@@ -110,6 +114,7 @@ impl Monitor {
             cpus,
             vms: Vec::new(),
             pools,
+            contents: Contents::default(),
             now: Cycles(0),
             begun: None,
             quanta: 1,
@@ -205,6 +210,7 @@ impl Monitor {
             pool.remove(|id| id.vm == vm);
         }
         let mut gone = self.vms[vm as usize].take().expect("checked above");
+        self.contents.forget(vm);
         self.memmap.put_back(gone.reserve.take_rest());
         self.memmap.release_all(vm, gone.pmap.present().map(|(page, row)| (Mpn(row.mpn), page)));
         for page in gone.table_pages {

@@ -68,8 +68,8 @@ pub struct PmapRow {
     pub writable: u8,
     /// 1 if more mappings were made than its backmaps name.
     pub overflowed: u8,
-    /// 0.
-    pub reserved: u8,
+    /// 1 if it is shared because it had the content of another.
+    pub merged: u8,
 }
 
 // SAFETY: repr(C), 4 + 4 * 1 = 8 bytes without padding, plain integers.
@@ -107,7 +107,7 @@ pub const BACKMAP_ROWS_MAX: usize = 1 << 14;
 
 impl PmapRow {
     const NOTHING: PmapRow =
-        PmapRow { mpn: 0, state: PageState::Nothing as u8, writable: 0, overflowed: 0, reserved: 0 };
+        PmapRow { mpn: 0, state: PageState::Nothing as u8, writable: 0, overflowed: 0, merged: 0 };
 
     /// The state, as a type.
     pub fn state(&self) -> PageState {
@@ -194,7 +194,12 @@ impl Pmap {
 
     /// The pages that have a machine page, with their rows.
     pub fn present(&self) -> impl Iterator<Item = (Ppn, PmapRow)> {
-        let pages = self.ram.iter().flat_map(|range| range.pages());
+        self.present_from(Ppn(0))
+    }
+
+    /// Those of them that do not lie before `first`.
+    pub fn present_from(&self, first: Ppn) -> impl Iterator<Item = (Ppn, PmapRow)> {
+        let pages = self.ram.iter().flat_map(|range| range.pages()).filter(move |page| *page >= first);
         pages.map(|page| (page, self.row(page))).filter(|(_, row)| row.state().has_page())
     }
 
@@ -223,6 +228,11 @@ impl Pmap {
     pub fn set_writable(&mut self, page: Ppn, writable: bool) {
         let row = self.table.get(page.0 as usize);
         self.change(page, PmapRow { writable: writable.into(), ..row });
+    }
+
+    /// Notes that a page is shared because it had the content of another, until it gets a machine page again.
+    pub fn mark_merged(&mut self, page: Ppn) {
+        self.table.update(page.0 as usize, |row| row.merged = 1);
     }
 
     fn change(&mut self, page: Ppn, new: PmapRow) {

@@ -1,7 +1,7 @@
 //! Pages of the disk cache under random operations, while guests of several VMs hammer what they map.
 //!
-//! Between short runs pages are cached, mapped in place of VMs' pages, given up, sent from VM to VM, written from
-//! outside and taken away. Each guest compares its memory with a copy of its own and stops at a difference; the content of
+//! Between short runs pages are cached, mapped in place of VMs' pages, given up, sent from VM to VM, merged because they
+//! are equal, written from outside and taken away. Each guest compares its memory with a copy of its own and stops at a difference; the content of
 //! cached pages must stay as it was, whoever maps them; the tables must agree, and no TLB may allow a store to a
 //! shared page. All of it is the same with any number of host threads.
 
@@ -103,7 +103,12 @@ impl World {
         let vm = self.random.below(VMS as usize) as u32;
         let page = self.some_page(vm);
         let shadow = SHADOWS + 8 * u64::from(page - HAMMERED);
-        match self.random.below(10) {
+        match self.random.below(12) {
+            10 => {
+                let count = self.random.below(80);
+                self.look(vm, count);
+            }
+            11 => self.make_alike(vm, page),
             0 | 1 => self.fill(),
             8 | 9 => self.transfer(vm, page),
             2..=4 => {
@@ -136,6 +141,27 @@ impl World {
                 self.store(vm, shadow, value);
             }
         }
+    }
+
+    /// Gives a VM a page of which others may have the like, and has the monitor look at all until it has seen that.
+    fn make_alike(&mut self, vm: u32, page: u32) {
+        let value = self.random.below(3) as u64;
+        for dword in 0..PAGE_BYTES / 8 {
+            self.store(vm, u64::from(page) * PAGE_BYTES + 8 * dword, value);
+        }
+        self.store(vm, SHADOWS + 8 * u64::from(page - HAMMERED), value);
+        for vm in (0..VMS).flat_map(|vm| [vm; 3]) {
+            self.look(vm, 1 << 20);
+        }
+    }
+
+    /// Has the monitor look for equal pages, which no guest notices.
+    fn look(&mut self, vm: u32, count: usize) {
+        let (first, bytes) = (u64::from(HAMMERED) * PAGE_BYTES, HAMMERED_PAGES as usize * PAGE_BYTES as usize);
+        let all = |monitor: &mut Monitor| [0, 1, 2].map(|vm| guest::load(monitor, vm, first, bytes));
+        let before = all(&mut self.monitor);
+        self.monitor.share_content(vm, count).unwrap();
+        assert!(before == all(&mut self.monitor), "a look has changed what a VM has");
     }
 
     /// The guest says of this page, and of more, that it does not need them.
@@ -231,7 +257,7 @@ impl World {
 
 #[test]
 fn guests_see_what_was_mapped_for_them_and_never_what_others_write() {
-    let mut unshared = 0;
+    let (mut unshared, mut merged, mut broken) = (0, 0, 0);
     for seed in 0..8 {
         let outcomes = [1, 3].map(|host_threads| {
             let mut world = World::new(seed, host_threads);
@@ -242,11 +268,14 @@ fn guests_see_what_was_mapped_for_them_and_never_what_others_write() {
                 }
                 world.check();
             }
-            (world.counted(), world.unshared, world.cached.len())
+            (world.counted(), world.unshared, world.cached.len(), world.monitor.content_counts())
         });
         assert!(outcomes[0] == outcomes[1], "seed {seed}: other counts with several host threads");
         unshared += outcomes[0].1;
+        merged += outcomes[0].3.merged;
+        broken += outcomes[0].3.broken;
     }
+    assert!(merged > 500 && broken > 200, "equal pages were merged and written: {merged}, {broken}");
     assert!(unshared > 500, "shared pages were written: {unshared}");
 }
 

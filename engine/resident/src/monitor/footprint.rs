@@ -1,11 +1,13 @@
 //! What machine memory is used for, and who shares it: the paper's Figure 6 for the VMs that live.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::{Mpn, PAGE_BYTES, Ppn};
 
 use super::{Monitor, Result};
-use crate::memmap::Owner;
+use crate::memmap::{Mapper, Owner};
+use crate::pmap::PmapRow;
 
 /// What a page of a VM is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,11 +33,13 @@ impl Use {
 
 /// Pages of one VM, or of all, of one use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pages {
+pub struct FootprintPages {
     /// As the guests count them.
     pub virtual_pages: u64,
     /// Of these, on machine pages that have another user too.
     pub shared_pages: u64,
+    /// Of these, because they had the same content.
+    pub merged_pages: u64,
     /// Bytes of machine memory: of a shared page, as many parts as it has users, rounded down.
     pub machine_bytes: u64,
 }
@@ -44,7 +48,7 @@ pub struct Pages {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Of each VM.
-    pub vms: BTreeMap<(u32, Use), Pages>,
+    pub vms: BTreeMap<(u32, Use), FootprintPages>,
     /// Machine pages, each once; a page that VMs use differently counts for the first.
     pub machine_pages: BTreeMap<Use, u64>,
     /// Machine pages that two VMs have in common.
@@ -62,22 +66,30 @@ impl Monitor {
     /// [`super::MonitorError::NoVm`] for a number in `kernels` that no living VM has.
     pub fn footprint(&mut self, kernels: &BTreeMap<u32, Ppn>) -> Result<Footprint> {
         let mut footprint = Footprint::default();
-        let mut seen: BTreeSet<Mpn> = BTreeSet::new();
+        // How many users the pages have that are not one's alone: each is asked for once.
+        let mut seen: BTreeMap<Mpn, u64> = BTreeMap::new();
         for (vm, kernel_end) in kernels {
             let present: Vec<_> = self.vm(*vm)?.pmap.present().collect();
             for (ppn, row) in present {
                 let mpn = Mpn(row.mpn);
-                let kind = self.use_of(ppn, mpn, *kernel_end);
-                let users = self.memmap.row(mpn).users;
-                let exact = if users < 2 { 1 } else { self.memmap.users(mpn).len() as u64 };
+                let kind = self.use_of(ppn, row, *kernel_end);
+                let (users, is_first) = match self.memmap.row(mpn).users {
+                    0 | 1 => (1, true),
+                    _ => match seen.entry(mpn) {
+                        Entry::Occupied(entry) => (*entry.get(), false),
+                        Entry::Vacant(entry) => {
+                            let users = self.memmap.users(mpn);
+                            note_common(&users, &mut footprint.common);
+                            (*entry.insert(users.len() as u64), true)
+                        }
+                    },
+                };
                 let pages = footprint.vms.entry((*vm, kind)).or_default();
                 pages.virtual_pages += 1;
-                pages.shared_pages += u64::from(exact > 1);
-                pages.machine_bytes += PAGE_BYTES / exact;
-                if exact == 1 || seen.insert(mpn) {
-                    *footprint.machine_pages.entry(kind).or_default() += 1;
-                    self.note_common(mpn, exact, &mut footprint.common);
-                }
+                pages.shared_pages += u64::from(users > 1);
+                pages.merged_pages += u64::from(users > 1 && row.merged != 0);
+                pages.machine_bytes += PAGE_BYTES / users;
+                *footprint.machine_pages.entry(kind).or_default() += u64::from(is_first);
             }
         }
         let rows = (0..self.memmap.table().rows() as u32).map(|page| self.memmap.row(Mpn(page)));
@@ -86,8 +98,10 @@ impl Monitor {
         Ok(footprint)
     }
 
-    fn use_of(&self, ppn: Ppn, mpn: Mpn, kernel_end: Ppn) -> Use {
-        if self.memmap.row(mpn).owner == Owner::Cache as u8 {
+    fn use_of(&self, ppn: Ppn, row: PmapRow, kernel_end: Ppn) -> Use {
+        let mpn = Mpn(row.mpn);
+        // What a VM has made itself is no buffer cache, though it happens to be what the disk has.
+        if self.memmap.row(mpn).owner == Owner::Cache as u8 && row.merged == 0 {
             Use::BufferCache
         } else if ppn < kernel_end && self.memory.is_code(mpn) {
             Use::KernelText
@@ -95,16 +109,13 @@ impl Monitor {
             Use::Anonymous
         }
     }
+}
 
-    fn note_common(&self, mpn: Mpn, users: u64, common: &mut BTreeMap<(u32, u32), u64>) {
-        if users < 2 {
-            return;
-        }
-        let vms: BTreeSet<u32> = self.memmap.users(mpn).iter().map(|user| user.vm).collect();
-        for one in &vms {
-            for other in vms.range(one + 1..) {
-                *common.entry((*one, *other)).or_default() += 1;
-            }
+fn note_common(users: &[Mapper], common: &mut BTreeMap<(u32, u32), u64>) {
+    let vms: BTreeSet<u32> = users.iter().map(|user| user.vm).collect();
+    for one in &vms {
+        for other in vms.range(one + 1..) {
+            *common.entry((*one, *other)).or_default() += 1;
         }
     }
 }

@@ -105,14 +105,17 @@ impl Monitor {
     pub fn unshare_page(&mut self, vm: u32, page: Ppn, node: u16) -> Result<Option<Mpn>> {
         self.check_node(node)?;
         self.check_state(vm, page, &[PageState::Shared], "shared")?;
-        let source = Mpn(self.vm(vm)?.pmap.row(page).mpn);
+        let pmap_row = self.vm(vm)?.pmap.row(page);
+        let source = Mpn(pmap_row.mpn);
         let row = self.memmap.row(source);
         if row.owner == Owner::Guest as u8 && row.users == 1 {
+            self.contents.counts.broken += u64::from(pmap_row.merged);
             self.shoot_down(vm, page)?;
             self.vm(vm)?.pmap.set_page(page, source, PageState::Private, true);
             return Ok(Some(source));
         }
         let Some(target) = self.allocate(NodeId(node), vm, page) else { return Ok(None) };
+        self.contents.counts.broken += u64::from(pmap_row.merged);
         self.shoot_down(vm, page)?;
         self.memory.copy_page(source, target);
         self.vm(vm)?.pmap.set_page(page, target, PageState::Private, true);

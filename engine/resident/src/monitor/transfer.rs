@@ -83,7 +83,7 @@ impl Monitor {
     }
 
     /// Makes a page of a VM one that it may not write, so that others can have it too.
-    fn lend_page(&mut self, vm: u32, page: Ppn) -> Result<Mpn> {
+    pub(super) fn lend_page(&mut self, vm: u32, page: Ppn) -> Result<Mpn> {
         let row = self.vm(vm)?.pmap.row(page);
         if row.state() == PageState::Private {
             self.shoot_down(vm, page)?;
