@@ -597,12 +597,14 @@ def image_build(
     Fetch packages and put an image together.
 
     Roots (debian, debian-dev, and those made with --packages) are configured by Debian's dpkg in a VM, which
-    takes some minutes. A build that was cut off goes on where it was.
+    takes some minutes. A build that was cut off goes on where it was. Packages that are only recommended are
+    left out: a compiler of C wants libc6-dev beside it. systemd-sysv among the packages takes the place of sysvinit.
 
     \b
     Examples:
       disco image build debian
-      disco image build lab --packages gcc,make,python3
+      disco image build lab --packages gcc,libc6-dev,make
+      disco image build services --packages systemd-sysv,openssh-server
       disco image build small32 --packages dash --architecture mipsel
     """
     from disco.cli import image as command

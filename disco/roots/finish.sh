@@ -15,5 +15,11 @@ iface eth0 inet dhcp
 END
 # A network card without a server for it delays a boot, but not for ever.
 sed -i 's/^#*timeout .*/timeout 10;/' /etc/dhcp/dhclient.conf
-sed -i 's/^[1-6]:.*getty.*/#&/; s/^#*T0:.*/T0:2345:respawn:\/sbin\/getty -L ttyS0 115200 vt100/' /etc/inittab
+# What tells one machine from another is made when it boots first: systemd wants an empty machine-id for that.
+rm -f /etc/ssh/ssh_host_* /etc/machine-id /var/lib/dbus/machine-id /var/lib/systemd/random-seed
+if [ -e /etc/inittab ]; then
+    sed -i 's/^[1-6]:.*getty.*/#&/; s/^#*T0:.*/T0:2345:respawn:\/sbin\/getty -L ttyS0 115200 vt100/' /etc/inittab
+else
+    : > /etc/machine-id # systemd, which shows a login on the kernel's console by itself
+fi
 rm -rf /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/cache/apt/*.bin /var/log/dpkg.log /var/log/alternatives.log

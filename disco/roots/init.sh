@@ -38,6 +38,15 @@ for device in /sys/bus/virtio/devices/*; do
     read -r alias < "$device/modalias"
     chroot /mnt /sbin/modprobe -q "$alias" || true
 done
+# Shared folders, each under its tag in /mnt.
+if grep -qsx 0x0009 /sys/bus/virtio/devices/*/device; then
+    chroot /mnt /sbin/modprobe -a 9pnet_virtio 9p # it does not say itself which devices it is for
+    for file in /sys/bus/virtio/drivers/9pnet_virtio/*/mount_tag; do
+        tag=$(cat "$file")
+        mkdir -p "/mnt/mnt/$tag"
+        mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 "$tag" "/mnt/mnt/$tag"
+    done
+fi
 ln -s /proc/self/fd /dev/fd
 for number in 0:stdin 1:stdout 2:stderr; do
     ln -s "/proc/self/fd/${number%:*}" "/dev/${number#*:}"
@@ -47,12 +56,13 @@ if [ -n "$name" ] && [ "$(cat /mnt/etc/hostname)" != "$name" ]; then
     echo "$name" > /mnt/etc/hostname
     sed -i "s/^127\.0\.1\.1.*/127.0.1.1\t$name/" /mnt/etc/hosts
     # Under its new name it is another host, which has a key of its own.
-    if [ -x /mnt/usr/bin/ssh-keygen ]; then
-        mount --bind /dev /mnt/dev
-        rm -f /mnt/etc/ssh/ssh_host_*
-        chroot /mnt /usr/bin/ssh-keygen -q -t ed25519 -N '' -C "root@$name" -f /etc/ssh/ssh_host_ed25519_key
-        umount /mnt/dev
-    fi
+    rm -f /mnt/etc/ssh/ssh_host_*
+fi
+key=/etc/ssh/ssh_host_ed25519_key
+if [ -x /mnt/usr/bin/ssh-keygen ] && [ ! -e /mnt$key ]; then
+    mount --bind /dev /mnt/dev
+    chroot /mnt /usr/bin/ssh-keygen -q -t ed25519 -N '' -C "root@$(cat /mnt/etc/hostname)" -f $key
+    umount /mnt/dev
 fi
 
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /mnt/run
@@ -71,6 +81,28 @@ END
     mount --bind /mnt/run/disco/sshd_config.d /mnt/etc/ssh/sshd_config.d
 fi
 
+# sysvinit: the console's login is left out; the line is Debian's with another program.
+start_by_sysvinit() {
+    sed 's|^\(T0:[0-9]*\):respawn:.*|\1:once:/bin/sh /run/disco/start|' /mnt/etc/inittab > /mnt/run/disco/inittab
+    mount --bind /mnt/run/disco/inittab /mnt/etc/inittab
+}
+
+# systemd: units in /run are before those of the root; one that leads to /dev/null is left out.
+start_by_systemd() {
+    units=/mnt/run/systemd/system
+    mkdir -p $units/multi-user.target.wants
+    ln -s /dev/null $units/serial-getty@ttyS0.service
+    cat > $units/disco.service << END
+[Unit]
+Description=The command of this VM
+After=multi-user.target
+
+[Service]
+ExecStart=/bin/sh /run/disco/start
+END
+    ln -s ../disco.service $units/multi-user.target.wants/
+}
+
 if [ -e /disco/command ]; then
     mkdir -p /mnt/run/disco
     cp /disco/command /mnt/run/disco/command
@@ -85,11 +117,13 @@ status=\$?
 sync
 echo "disco[$nonce]: exit status \$status" > /dev/ttyS0
 echo u > /proc/sysrq-trigger
-poweroff -f
+poweroff -ff
 END
-    # The console's login is left out; the line is Debian's with another program.
-    sed 's|^\(T0:[0-9]*\):respawn:.*|\1:once:/bin/sh /run/disco/start|' /mnt/etc/inittab > /mnt/run/disco/inittab
-    mount --bind /mnt/run/disco/inittab /mnt/etc/inittab
+    if [ -e /mnt/etc/inittab ]; then
+        start_by_sysvinit
+    else
+        start_by_systemd
+    fi
 fi
 
 umount /proc /sys

@@ -1,7 +1,8 @@
 """Recipes of roots: which packages a Debian system on a disk has, and how it is set up.
 
-Every root has Debian's essential packages, an init system, and what makes a machine of it: device events,
-kernel modules, the network by DHCP, a login on the console. A recipe adds packages.
+Every root has Debian's essential packages, an init system, and what makes a machine of it: kernel modules, the
+network by DHCP, a login on the console. A recipe adds packages. The init system is sysvinit, or systemd if
+that is among them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ FORMAT = 1
 SCRIPTS = ("build.sh", "finish.sh")
 #: apt's word for packages that no Debian system is without.
 ESSENTIAL = "?essential"
-#: What is installed together with them: the mark that programs and libraries are in one place, and the init
-#: system, without which no later package can register its services.
-ESSENTIAL_TOO = ("usr-is-merged", "sysvinit-core")
+#: The mark that programs and libraries are in one place.
+_MERGED = "usr-is-merged"
+_SYSVINIT = "sysvinit-core"
+_SYSTEMD = "systemd-sysv"
+#: What systemd waits for before it shows a login, and what its services talk through.
+_SYSTEMD_TOO = ("udev", "dbus")
 #: Packages whose files make `mkfs.ext4` run.
 FILESYSTEM_TOOLS = (
     "libc6",
@@ -33,7 +37,7 @@ FILESYSTEM_TOOLS = (
     "libuuid1",
     "e2fsprogs",
 )
-#: No udev: devtmpfs has the nodes of all devices, and none comes later on this platform.
+#: No udev unless systemd waits for it: devtmpfs has the nodes of all devices, and none comes later on this platform.
 _MACHINE = (
     "kmod",
     "e2fsprogs",
@@ -88,9 +92,20 @@ class RootRecipe:
     disk_mib: int = DISK_MIB
 
     @property
+    def first(self) -> tuple[str, ...]:
+        """What is installed at once: the essential packages and the init system, with which later packages
+        register their services."""
+        return (ESSENTIAL, _MERGED, _SYSTEMD if self._has_systemd else _SYSVINIT)
+
+    @property
     def wanted(self) -> tuple[str, ...]:
         """Every package that apt is asked for."""
-        return tuple(dict.fromkeys((ESSENTIAL, *ESSENTIAL_TOO, *_MACHINE, *self.packages)))
+        more = _SYSTEMD_TOO if self._has_systemd else ()
+        return tuple(dict.fromkeys((*self.first, *_MACHINE, *more, *self.packages)))
+
+    @property
+    def _has_systemd(self) -> bool:
+        return _SYSTEMD in self.packages
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -335,7 +335,7 @@ def _planned(
                 f"image {chosen.name}: no list of packages to make it from; offline, it cannot be"
                 " fetched: build it once with a network"
             )
-        essential = source.plan([recipe.ESSENTIAL, *recipe.ESSENTIAL_TOO]).packages
+        essential = source.plan(chosen.first).packages
         plan = source.plan(chosen.wanted)
     (folder / _WISH).write_text(json.dumps(_recipe_data(chosen)))
     progress(f"image {chosen.name}: {len(plan.packages)} packages")

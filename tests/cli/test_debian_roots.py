@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ pytestmark = [
     ),
 ]
 
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 #: As a shell script in the guest; each line is true of a Debian that dpkg has configured.
 WHOLE = """
 set -e
@@ -75,3 +78,46 @@ def test_what_is_written_to_a_disk_that_lasts_is_there_the_next_time(
     done = disco("run", word, "--", "grep", "-qx", "kept", "/root/note")
     assert done.returncode == 0, done.stdout
     assert disco("run", "web=debian", "--", "test", "!", "-e", "/root/note").returncode == 0
+
+
+def test_two_vms_share_files_by_debians_own_nfs(disco, tmp_path) -> None:
+    (script,) = re.findall(
+        r"^cat > box/nfs\.sh <<'END'\n(.*?)^END$",
+        (HOW_TO / "network-two-vms.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    box = tmp_path / "box"
+    box.mkdir()
+    (box / "nfs.sh").write_text(script)
+    packages = "nfs-kernel-server,nfs-common"
+    done = disco("image", "build", "nfs", "--packages", packages, timeout=7200)
+    assert done.returncode == 0, done.stderr
+    both = ("server=nfs", "client=nfs", "--network", "--share", str(box))
+    done = disco("run", *both, "--json", "--", "sh", "/mnt/box/nfs.sh", timeout=600)
+    assert done.returncode == 0, done.stderr
+    server, client = json.loads(done.stdout)["vms"]
+    assert "data: OK" in server["console"]
+    assert "server:/srv/files /media nfs" in client["console"]
+
+
+def test_systemd_boots_to_a_login_and_runs_a_command(disco) -> None:
+    done = disco("image", "build", "services", "--packages", "systemd-sysv", timeout=7200)
+    assert done.returncode == 0, done.stderr
+    done = disco("run", "web=services", "--", "sh", "-c", "systemctl is-system-running && exit 3")
+    assert done.returncode == 3, done.stdout
+    with Monitor(Machine(nodes=1, cpus=1, memory_mib_per_node=160)) as monitor:
+        vm = monitor.create_vm("web", image=images.load("services"))
+        vm.boot()
+        monitor.run(seconds=300, until=lambda: vm.has_printed("web login: "))
+        vm.type("root\n")
+        monitor.run(seconds=60, until=lambda: vm.has_printed("root@web:~# "))
+
+
+def test_a_root_that_is_built_again_has_the_same_bytes(disco) -> None:
+    sums = []
+    for _ in range(2):
+        done = disco("image", "build", "bare", "--packages", "dash", timeout=7200)
+        assert done.returncode == 0, done.stderr
+        sums.append(images.manifest("bare")["sha256"])
+        assert disco("image", "remove", "bare").returncode == 0
+    assert sums[0] == sums[1]

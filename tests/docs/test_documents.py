@@ -16,7 +16,7 @@ from disco import Machine
 from disco.cli.app import app, spelled_out
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 #: Paths that a document names although they are not there, with the reason.
 PATHS_NOT_THERE = {
@@ -33,7 +33,9 @@ PLACE = re.compile(r"`(?:\w+(?:::|\.))*(\w+)` in\s+`([\w./-]+\.(?:rs|py))`")
 #: What a shell takes away: a comment, and where standard input comes from.
 SHELL_ONLY = re.compile(r"\s{2,}#.*$|\s+<\s+\S+$")
 
-every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+every_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
 def prose(document: Path) -> str:

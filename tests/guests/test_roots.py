@@ -23,6 +23,8 @@ from disco.roots import builder, recipe, store
 from disco.storage.disk import DiskError
 
 ESSENTIAL = ("libc6", "dpkg", "base-passwd")
+SYSVINIT = ("usr-is-merged", "sysvinit-core")
+SYSTEMD = ("usr-is-merged", "systemd-sysv", "udev", "dbus")
 Work = Callable[[bytes], bytes]
 
 
@@ -68,7 +70,7 @@ def archive(debian: FakeDebian, monkeypatch: pytest.MonkeyPatch) -> FakeDebian:
     monkeypatch.setattr(recipe, "_MACHINE", ("kmod",))
     monkeypatch.setattr(recipe, "FILESYSTEM_TOOLS", ("libc6", "dpkg"))
     for architecture in ("mips64el", "mipsel"):
-        needed = {*ESSENTIAL, *recipe.FILESYSTEM_TOOLS, *recipe._MACHINE, *recipe.ESSENTIAL_TOO}
+        needed = {*ESSENTIAL, *recipe.FILESYSTEM_TOOLS, *recipe._MACHINE, *SYSVINIT, *SYSTEMD}
         for name in sorted(needed):
             debian.add(name, {f"usr/bin/{name}": name.encode()}, architecture=architecture)
         debian.add("tool", {"usr/bin/tool": b"t"}, depends="libz", architecture=architecture)
@@ -103,11 +105,21 @@ def test_dpkg_is_given_apts_steps_behind_the_essential_packages(
     build(cache)
     base, unpack, configure, *rest = vm.steps()
     assert base.split()[0] == "base"
-    assert {*ESSENTIAL, *recipe.ESSENTIAL_TOO} <= set(base.split()[1:])
+    assert {*ESSENTIAL, *SYSVINIT} <= set(base.split()[1:])
     assert unpack.split()[-2:] == ["libz", "tool"]
     assert set(unpack.split()[1:]) == set(configure.split()[1:])
     assert not set(base.split()) & set(unpack.split())
     assert rest == [f"modules modules {KERNEL_RELEASE}", "finish"]
+
+
+def test_who_asks_for_systemd_gets_it_and_no_sysvinit(
+    archive: FakeDebian, cache: Cache, vm: Vm
+) -> None:
+    image = build(cache, "lab", "tool", "systemd-sysv")
+    names = {package.name for package in image.packages}
+    assert {"tool", *SYSTEMD} <= names
+    assert "sysvinit-core" not in names
+    assert "systemd-sysv" in vm.steps()[0].split()
 
 
 def test_packages_of_many_bytes_are_unpacked_a_few_at_a_time() -> None:
