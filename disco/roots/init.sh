@@ -27,7 +27,8 @@ read -r epoch < /disco/epoch
 [ "$(date +%s)" -ge "$epoch" ] || date -s "@$epoch" > /dev/null
 
 modprobe -a virtio_mmio virtio_blk ext4 crc32c_generic
-if ! mount -t ext4 -o noatime /dev/vda /mnt || [ ! -e /mnt/sbin/init ]; then
+# systemd's init is a link that is right only inside of the root.
+if ! mount -t ext4 -o noatime /dev/vda /mnt || [ ! -e /mnt/sbin/init -a ! -L /mnt/sbin/init ]; then
     echo 'disco: /dev/vda is not a root with an init'
     poweroff -f
 fi
@@ -98,6 +99,7 @@ Description=The command of this VM
 After=multi-user.target
 
 [Service]
+Type=idle
 ExecStart=/bin/sh /run/disco/start
 END
     ln -s ../disco.service $units/multi-user.target.wants/

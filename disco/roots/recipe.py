@@ -65,6 +65,7 @@ _MODULES = (
     "fuse",
     "loop",
     "autofs4",
+    "binfmt_misc",
     "tun",
     "bridge",
     "veth",
