@@ -598,7 +598,8 @@ def image_build(
 
     Roots (debian, debian-dev, and those made with --packages) are configured by Debian's dpkg in a VM, which
     takes some minutes. A build that was cut off goes on where it was. Packages that are only recommended are
-    left out: a compiler of C wants libc6-dev beside it. systemd-sysv among the packages takes the place of sysvinit.
+    left out: a compiler of C wants libc6-dev beside it. systemd-sysv among the packages takes the place of
+    sysvinit.
 
     \b
     Examples:

@@ -37,7 +37,8 @@ FILESYSTEM_TOOLS = (
     "libuuid1",
     "e2fsprogs",
 )
-#: No udev unless systemd waits for it: devtmpfs has the nodes of all devices, and none comes later on this platform.
+#: No udev unless systemd waits for it: devtmpfs has the nodes of all devices, and none comes later on this
+#: platform.
 _MACHINE = (
     "kmod",
     "e2fsprogs",
