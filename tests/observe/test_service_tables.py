@@ -19,6 +19,7 @@ CAUSES = (
     "interrupt",
     "device",
     "switch",
+    "content",
 )
 
 
