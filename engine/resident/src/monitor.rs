@@ -163,7 +163,6 @@ impl Monitor {
             return Err(MonitorError::Machine(format!("VM {id} asked; a machine can have had {VMS_MAX}")));
         }
         let mut vm = Vm::new(id, ram, vcpus, self.config.l2tlb_entries, self.config.large_pages)?;
-        self.put_reserves_back();
         vm.table_pages = self.take_table_pages(id, ram, vcpus)?;
         self.vms.push(Some(vm));
         self.make_room_for_code();
@@ -181,20 +180,29 @@ impl Monitor {
         }
     }
 
-    /// The monitor's tables of a VM live in machine memory: the pmap, and the TLBs.
+    /// The monitor's tables of a VM live in machine memory: the pmap, and the TLBs. What has been set aside for other VMs
+    /// is taken for them when no node has room without it.
     fn take_table_pages(&mut self, vm: u32, ram: &[PhysRange], vcpus: u32) -> Result<Vec<Mpn>> {
         const L2TLB_ENTRY_BYTES: u64 = 32;
         let ram_pages: u64 = ram.iter().map(|range| range.bytes / PAGE_BYTES).sum();
         let tlbs = u64::from(vcpus) * self.config.l2tlb_entries as u64 * L2TLB_ENTRY_BYTES;
         let bytes = Pmap::bytes(ram_pages) + tlbs;
         let pages = bytes.div_ceil(PAGE_BYTES) as usize;
-        let node = (0..self.config.nodes)
+        let node = self.node_with_most_room(pages).or_else(|| {
+            self.put_reserves_back();
+            self.node_with_most_room(pages)
+        });
+        let node = node.ok_or(MonitorError::NoRoomForTables { vm, pages })?;
+        let take = |_| self.memmap.allocate_for_monitor(node, vm).expect("counted above");
+        Ok((0..pages).map(take).collect())
+    }
+
+    /// The node with the most free pages, the first of several, if it has that many.
+    fn node_with_most_room(&self, pages: usize) -> Option<NodeId> {
+        (0..self.config.nodes)
             .map(NodeId)
             .max_by_key(|node| (self.memmap.free_pages(*node), std::cmp::Reverse(node.0)))
             .filter(|node| self.memmap.free_pages(*node) >= pages)
-            .ok_or(MonitorError::NoRoomForTables { vm, pages })?;
-        let take = |_| self.memmap.allocate_for_monitor(node, vm).expect("counted above");
-        Ok((0..pages).map(take).collect())
     }
 
     /// Frees every machine page of a VM and forgets it.
