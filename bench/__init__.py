@@ -14,7 +14,6 @@
     guest.py      the process that is Disco's side
     qemu.py       what QEMU needs that Disco does not: the program, a kernel for its board
     sources.py    our sources in assembly, with symbols
-    elf.py        the shell of an ELF executable around assembled code
     figures.py    medians, ratios, goals and the record
     profile.py    where the host's time goes in a row, with perf
     table.py      tables for people

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import elf
 from bench.session import DISCO, QEMU, Boot, Row, Session
 from bench.sources import source_of
 from disco._engine import assemble
 from disco.guests import platform
+from disco.guests.executable import N64
 
 MEMORY_MIB = 128
 
@@ -140,7 +140,7 @@ def build(kernel: Kernel, board: Board) -> bytes:
     symbols = {**board.symbols, **CYCLE, "STEPS": kernel.steps}
     source = source_of("start.S", symbols) + source_of(f"{kernel.name}.S", {})
     code = assemble(f'{source}name:   .asciiz "{kernel.name}"\n', _BASE)
-    return elf.executable(code, base=_BASE - elf.CODE_OFFSET, entry=_BASE + _ENTRY_OFFSET)
+    return N64.executable(code, base=_BASE - N64.code_offset, entry=_BASE + _ENTRY_OFFSET)
 
 
 def xorshift(steps: int) -> int:

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import elf, sides
+from bench import sides
 from bench.session import DISCO, PREFIX, BenchError, Boot, Session
 from bench.sources import source_of
 from bench.userland import Userland
 from disco._engine import assemble
 from disco.guests import command, initramfs
+from disco.guests.executable import N64
 from disco.guests.images import Image
 
 FOLDER = Path(__file__).absolute().parent / "programs"
@@ -110,8 +111,8 @@ class Programs:
 
 def assembled(name: str, symbols: Mapping[str, int]) -> bytes:
     """One of guests/*.S that is a program for Linux, with these symbols."""
-    entry = _BASE + elf.CODE_OFFSET
-    return elf.executable(assemble(source_of(f"{name}.S", symbols), entry), base=_BASE, entry=entry)
+    entry = _BASE + N64.code_offset
+    return N64.executable(assemble(source_of(f"{name}.S", symbols), entry), base=_BASE, entry=entry)
 
 
 def compile_on_host(source: Path, target: Path, flags: Sequence[str] = FLAGS) -> Path:

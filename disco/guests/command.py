@@ -3,10 +3,10 @@
 In: a small archive laid over the image's initramfs, with the command as a script in the file
 `/disco/command`. The image itself stays as it is, so it is made once and shared by all.
 
-Out: the image's /init prints the exit status on the console behind a word from the kernel command
-line, the nonce. It follows from the run's seed and the VM's name, so that a program that happens to
-print the words "exit status" is not taken for the end, and the run can be repeated. A guest that
-wants to lie about its own status can; it only fools whoever started it.
+Out: the image's /init prints the exit status on the console behind a word, the nonce (`identity.py`). It
+follows from the run's seed and the VM's name, so that a program that happens to print the words "exit
+status" is not taken for the end, and the run can be repeated. A guest that wants to lie about its own
+status can; it only fools whoever started it.
 """
 
 from __future__ import annotations
@@ -48,11 +48,6 @@ def nonce(*, seed: int, vm: str) -> str:
     """The word that marks the exit status on the console of this VM in this run."""
     text = f"{seed} {vm}".encode()
     return hashlib.blake2b(text, digest_size=6, person=b"disco nonce").hexdigest()
-
-
-def kernel_words(nonce: str) -> str:
-    """What to add to the kernel command line."""
-    return f"disco.nonce={nonce}"
 
 
 def exit_status(console: bytes, nonce: str) -> int | None:

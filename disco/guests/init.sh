@@ -1,9 +1,9 @@
 #!/bin/sh
 # The first program of every image made of Debian: sets the scene, runs one command or a shell, and
-# powers off. Words on the kernel command line that it takes:
-#   disco.nonce=WORD       print the exit status of command or shell as "disco[WORD]: exit status N"
+# powers off. It takes one word on the kernel command line:
 #   disco.modules=A,B,...  load these instead of what the devices ask for; "none" loads nothing
-#   disco.hostname=NAME
+# The file /disco/vm says who this VM is: `name`, and `nonce`, with which to mark the exit status of command or
+# shell as "disco[NONCE]: exit status N".
 echo 'disco: userland reached'
 
 export PATH=/bin HOME=/root TERM=linux PS1='\h:\w\$ '
@@ -11,13 +11,16 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 
-nonce='' modules=by-device
+# Up to here VMs that are alike are equal, random numbers included. From here on each has its own.
+nonce='' name=''
+[ -e /disco/vm ] && . /disco/vm
+[ -n "$name" ] && hostname "$name" && echo "$nonce" > /dev/urandom && /disco/reseed
+
+modules=by-device
 read -r words < /proc/cmdline
 for word in $words; do
     case $word in
-        disco.nonce=*) nonce=${word#*=} ;;
         disco.modules=*) modules=${word#*=} ;;
-        disco.hostname=*) hostname "${word#*=}" ;;
     esac
 done
 

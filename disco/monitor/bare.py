@@ -25,7 +25,7 @@ from disco.guests import command as guest_command
 from disco.guests.images import Image
 from disco.guests.platform import RAM_LOW_SIZE_MAX, VCPU_COUNT_MAX, Platform
 from disco.hardware.machine import Machine
-from disco.monitor.board import Board, seed_of
+from disco.monitor.board import Board
 from disco.monitor.console import Console
 from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Source
@@ -86,11 +86,10 @@ class BareMachine:
             raise ConfigError(
                 f"bare machine: image {image.name} is on a disk, and a bare machine has none"
             )
-        seed = self.machine.seed
         source = Source(
             image=image, kernel=kernel, initrd=initrd, append=append, command=command, files=files
         )
-        software = source.read(platform, vm=NAME, seed=seed)
+        software = source.read(platform, vm=NAME, seed=self.machine.seed)
         self.console = Console()
         self.status = Status.RUNNING
         self.wall_seconds = 0.0
@@ -103,7 +102,7 @@ class BareMachine:
         memory = _Memory(self._engine, platform)
         self._board = Board(engine=self._engine, vm=0, platform=platform, memory=memory)
         self._board.add_console(self.console.write)
-        registers = software.load(memory, platform, seed=seed_of(machine_seed=seed, vm=NAME))
+        registers = software.load(memory, platform)
         self._engine.set_cpu(pc=software.kernel.entry, gpr=registers)
 
     @property

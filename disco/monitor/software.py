@@ -13,10 +13,11 @@ from pathlib import Path
 from disco.devices.bus import GuestMemory
 from disco.errors import ConfigError, ImageError
 from disco.guests import command as guest_command
-from disco.guests import contents, devicetree, initramfs, kernel
+from disco.guests import contents, devicetree, identity, initramfs, kernel
 from disco.guests.images import Image
 from disco.guests.kernel import Layout, LoadedKernel
 from disco.guests.platform import Platform
+from disco.monitor.board import seed_of
 
 Part = bytes | memoryview
 Parts = tuple[Part, ...]
@@ -61,13 +62,11 @@ class Source:
         """
         path = self._kernel_path(vm)
         loaded = kernel.load(path, memory_bytes=platform.memory_bytes)
-        initrd = self._initrd()
-        initrd_size = sum(len(part) for part in initrd)
         nonce = guest_command.nonce(seed=seed, vm=vm) if self._has_our_init else ""
+        initrd = self._initrd(identity.tree(nonce=nonce, name=vm) if nonce else {})
+        initrd_size = sum(len(part) for part in initrd)
         words = [
             self.image.command_line if self.image else "",
-            guest_command.kernel_words(nonce) if nonce else "",
-            f"disco.hostname={vm}" if self.image else "",
             self.append,
         ]
         return Software(
@@ -76,6 +75,7 @@ class Source:
             layout=kernel.place(loaded, initrd_size=initrd_size, platform=platform),
             command_line=" ".join(word for word in words if word),
             nonce=nonce,
+            seed=seed if nonce else seed_of(machine_seed=seed, vm=vm),
         )
 
     @property
@@ -105,7 +105,7 @@ class Source:
         )
         return [path for path, is_wanted in wanted if is_wanted and path is not None]
 
-    def _initrd(self) -> Parts:
+    def _initrd(self, always: initramfs.Tree) -> Parts:
         path = self.initrd or (self.image.initrd if self.image else None)
         try:
             parts: Parts = (contents.read(path) if path else b"",)
@@ -115,9 +115,10 @@ class Source:
             raise ImageError(f"initrd {path}: cannot be read: {error.strerror}") from error
         if self.command is not None:
             tree = guest_command.tree(self.command, self.files)
-        elif self.files:
-            tree = {path: initramfs.file(content) for path, content in self.files.items()}
         else:
+            tree = {path: initramfs.file(content) for path, content in (self.files or {}).items()}
+        tree = {**tree, **always}
+        if not tree:
             return parts
         return (*parts, initramfs.appendix(sum(map(len, parts)), tree))
 
@@ -129,6 +130,8 @@ class Software:
     Attributes:
         initrd: its parts, one behind the other; the first is shared by all VMs that boot it.
         nonce: the word that marks the exit status of command or shell; empty without an image's /init.
+        seed: what the kernel's random numbers start from. VMs with an image's /init have it in common,
+            which then gives each its own; others differ from the start.
     """
 
     kernel: LoadedKernel
@@ -136,15 +139,18 @@ class Software:
     layout: Layout
     command_line: str
     nonce: str
+    seed: int
 
-    def load(self, memory: GuestMemory, platform: Platform, *, seed: int) -> dict[int, int]:
+    def load(self, memory: GuestMemory, platform: Platform) -> dict[int, int]:
         """Puts all into memory, and returns the registers that the kernel is entered with, by number.
 
         Raises:
             ConfigError: the command line is longer than a kernel takes.
             MemoryExhausted: the machine has no page left.
         """
-        boot = devicetree.Boot(command_line=self.command_line, initrd=self.layout.initrd, seed=seed)
+        boot = devicetree.Boot(
+            command_line=self.command_line, initrd=self.layout.initrd, seed=self.seed
+        )
         tree = devicetree.build(platform, boot)
         for segment in self.kernel.segments:
             _put(memory, segment.paddr, segment.data)

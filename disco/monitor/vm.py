@@ -100,7 +100,7 @@ class VmConfig:
         shares: folders of the host that it can mount.
         balloon: whether it can give memory back.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
-        seed: of all that is random in this VM.
+        seed: of all that is random in this VM's devices.
         resources: closed when the VM ends.
     """
 
@@ -214,7 +214,7 @@ class VirtualMachine:
         config, software = self.config, self._software
         assert software is not None, f"VM '{self.name}' is not to boot again"
         try:
-            registers = software.load(self.board.memory, config.platform, seed=config.seed)
+            registers = software.load(self.board.memory, config.platform)
         except MemoryExhausted as error:
             self.end(Status.STOPPED, MemoryExhausted(f"VM '{self.name}': {error}"))
             return

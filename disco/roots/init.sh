@@ -1,9 +1,10 @@
 #!/bin/sh
 # The first program of a VM with a Debian root: finds the disk, delivers what the monitor has to say, and hands
-# over to Debian's init. Words on the kernel command line that it takes:
-#   disco.nonce=WORD       mark the exit status of the command as "disco[WORD]: exit status N"
-#   disco.hostname=NAME
-# Files laid over it: /disco/command, what to run; /disco/ssh, keys for the ssh server.
+# over to Debian's init. Files laid over it:
+#   /disco/vm       `name` of this VM, and `nonce`, to mark the exit status of the command as
+#                   "disco[NONCE]: exit status N"
+#   /disco/command  what to run
+#   /disco/ssh      keys for the ssh server
 # A command is run once the system is up, in the place of the console's login; then the VM powers off. All of
 # that lives in /run, so the root itself is as Debian makes it.
 echo 'disco: userland reached'
@@ -14,13 +15,9 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 
 nonce='' name=''
-read -r words < /proc/cmdline
-for word in $words; do
-    case $word in
-        disco.nonce=*) nonce=${word#*=} ;;
-        disco.hostname=*) name=${word#*=} ;;
-    esac
-done
+[ -e /disco/vm ] && . /disco/vm
+# Up to here VMs that are alike are equal, random numbers included. From here on each has its own.
+echo "$nonce" > /dev/urandom && /disco/reseed
 
 # A VM's clock starts in 1970; a root's, when its packages were made.
 read -r epoch < /disco/epoch

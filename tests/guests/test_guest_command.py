@@ -64,4 +64,3 @@ def test_only_the_marked_status_counts(console: bytes, status: int | None) -> No
 def test_each_vm_and_each_seed_has_its_nonce() -> None:
     nonces = {command.nonce(seed=seed, vm=vm) for seed in (1, 2, 11) for vm in ("1", "a", "b")}
     assert len(nonces) == 9
-    assert command.kernel_words(NONCE) == f"disco.nonce={NONCE}"
