@@ -4,8 +4,8 @@ Only what the kernel needs is in it, because each node costs guest instructions 
 that a real machine would randomise: the same platform, boot arguments and seed give the same bytes.
 Some properties deserve a word:
 
-- `rng-seed` is the run's seed stretched to 32 bytes. Without it the kernel waits for entropy that
-  no device of a simulated machine has. `kaslr-seed` is left out: the kernel stays where it was
+- `rng-seed` is a seed stretched to 32 bytes. Without it the kernel waits for entropy that no device of a
+  simulated machine has. `kaslr-seed` is left out: the kernel stays where it was
   linked, and addresses in a trace mean the same in each run.
 - Each interrupt controller names its parent, and the CPU's own is its own parent: Linux sets them up
   in that order, and the GIC's handler must come after the CPU's or it is overwritten.
@@ -67,7 +67,7 @@ class Boot:
     Attributes:
         command_line: the kernel command line.
         initrd: where the initrd lies in physical memory, or None.
-        seed: the run's seed; the kernel's random numbers follow from it.
+        seed: what the kernel's random numbers follow from.
     """
 
     command_line: str = ""
@@ -111,7 +111,7 @@ def build(platform: Platform, boot: Boot) -> bytes:
 
 
 def rng_seed(seed: int) -> bytes:
-    """The 32 bytes from which a kernel starts its random numbers, by the run's seed."""
+    """The 32 bytes from which a kernel starts its random numbers."""
     return hashlib.blake2b(str(seed).encode(), digest_size=32, person=b"disco rng-seed").digest()
 
 
