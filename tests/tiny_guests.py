@@ -206,6 +206,21 @@ WAIT_FOR_EVER = """
         wait
 """
 
+#: Until the timer is due: 40 ms.
+WAIT_A_WHILE = """
+        mfc0  t0, c0_count
+        li    t1, 4000000
+        addu  t0, t0, t1
+        mtc0  t0, c0_compare
+        mfc0  t0, c0_status
+        li    t1, 0x8001
+        or    t0, t0, t1
+        xori  t0, t0, 1
+        mtc0  t0, c0_status
+        ehb
+        wait
+"""
+
 RESET = """
         li    t0, 0x42
         sw    t0, 0(s1)

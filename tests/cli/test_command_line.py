@@ -65,8 +65,8 @@ def test_json_is_one_object_and_nothing_else_on_standard_output(disco, kernel):
 
 
 def test_equal_pages_are_looked_for_if_asked(disco, tmp_path):
-    wait = "dli t0, 8000000\nwait: bnez t0, wait\naddiu t0, t0, -1\n"
-    kernel = str(tiny_guests.guest(tmp_path, "wait", wait + tiny_guests.PRINT_OK))
+    source = tiny_guests.WAIT_A_WHILE + tiny_guests.PRINT_OK
+    kernel = str(tiny_guests.guest(tmp_path, "wait", source))
     words = small(kernel, "--vms", "2", "--json")
     alone, shared, fewer = (
         json.loads(disco(*words, *more).stdout)
