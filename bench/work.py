@@ -136,7 +136,7 @@ def works(*, is_quick: bool) -> list[Work]:
         _processes(amount(500, 100)),
         _gzip(amount(32, 4)),
         _xz(amount(8, 1)),
-        _interpreter(amount(14_000, 2_000)),
+        _interpreter(30_000, amount(400_000, 40_000)),
         _database(amount(60_000, 10_000)),
         _crypto(amount(8, 1), amount(20, 4)),
         _simulation(amount(1_000, 200)),
@@ -255,16 +255,18 @@ def _xz(mib: int) -> Work:
     )
 
 
-def _interpreter(turns: int) -> Work:
-    path = "bench/loop.py"
+def _interpreter(accounts: int, turns: int) -> Work:
+    path = "bench/ledger.py"
+    words = f"{accounts} {turns}"
+    source = FOLDER / "ledger.py"
     return Work(
         name="interpreter",
         group="interpreter",
-        title=f"python3, {turns:,} turns",
-        run=f"python3.11 /{path} {turns} > result",
+        title=f"python3, {accounts:,} objects, {turns:,} turns",
+        run=f"python3.11 /{path} {words} > result",
         verify="cat result",
-        result=lambda _: output_of([sys.executable, str(FOLDER / "loop.py"), str(turns)]),
-        files=lambda: {path: initramfs.file((FOLDER / "loop.py").read_bytes())},
+        result=lambda _: output_of([sys.executable, str(source), *words.split()]),
+        files=lambda: {path: initramfs.file(source.read_bytes())},
         packages=("python3.11-minimal",),
         speedup_min=4.0,
     )
