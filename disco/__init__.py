@@ -25,6 +25,7 @@ from disco.errors import (
 
 if TYPE_CHECKING:
     from disco import images
+    from disco.devices.bus import Device
     from disco.hardware import Machine, flash, uniform
     from disco.monitor import (
         FirstTouch,
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
         Load,
         Monitor,
         Outcome,
+        Peripheral,
         Pinned,
         PlacementPolicy,
         Pool,
         RoundRobin,
         SchedulingPolicy,
+        Socket,
         Status,
         TimeSharing,
         Vcpu,
@@ -50,6 +53,7 @@ __version__ = "0.1.0"
 
 #: Where each public name lives. They are imported at first use: `disco --help` needs none of them.
 _HOMES = {
+    "Device": "disco.devices.bus",
     "Machine": "disco.hardware",
     "flash": "disco.hardware",
     "uniform": "disco.hardware",
@@ -62,10 +66,12 @@ _HOMES = {
     "Monitor": "disco.monitor",
     "Outcome": "disco.monitor",
     "Pinned": "disco.monitor",
+    "Peripheral": "disco.monitor",
     "PlacementPolicy": "disco.monitor",
     "Pool": "disco.monitor",
     "RoundRobin": "disco.monitor",
     "SchedulingPolicy": "disco.monitor",
+    "Socket": "disco.monitor",
     "Status": "disco.monitor",
     "TimeSharing": "disco.monitor",
     "Vcpu": "disco.monitor",
@@ -74,6 +80,7 @@ _HOMES = {
 
 __all__ = [
     "ConfigError",
+    "Device",
     "DeviceError",
     "DiscoError",
     "FirstTouch",
@@ -88,11 +95,13 @@ __all__ = [
     "MemoryExhausted",
     "Monitor",
     "Outcome",
+    "Peripheral",
     "Pinned",
     "PlacementPolicy",
     "Pool",
     "RoundRobin",
     "SchedulingPolicy",
+    "Socket",
     "Status",
     "TimeSharing",
     "Vcpu",

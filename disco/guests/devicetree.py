@@ -37,6 +37,7 @@ from disco.guests.platform import (
     UART_REGISTER_COUNT,
     UART_REGISTER_SHIFT,
     UART_REGISTER_WIDTH,
+    PeripheralSlot,
     Platform,
     Region,
     VirtioSlot,
@@ -175,6 +176,7 @@ def _soc(platform: Platform) -> fdt.Node:
         _uart(platform),
         *_reset(platform.reset),
         *(_virtio(platform, slot) for slot in platform.virtio),
+        *(_peripheral(platform, slot) for slot in platform.peripheral_slots),
     )
 
 
@@ -237,6 +239,17 @@ def _virtio(platform: Platform, slot: VirtioSlot) -> fdt.Node:
         f"virtio@{slot.region.base:x}",
         {
             "compatible": "virtio,mmio",
+            "reg": _u64s(slot.region.base, slot.region.size),
+            "interrupts": _interrupt(platform, slot.line),
+        },
+    )
+
+
+def _peripheral(platform: Platform, slot: PeripheralSlot) -> fdt.Node:
+    return _node(
+        f"peripheral@{slot.region.base:x}",
+        {
+            "compatible": slot.compatible,
             "reg": _u64s(slot.region.base, slot.region.size),
             "interrupts": _interrupt(platform, slot.line),
         },

@@ -2,6 +2,7 @@
 
     0x00000000  RAM, up to 256 MiB
     0x1e000000  virtio-mmio slots, one page each
+    0x1e100000  peripherals, one page each
     0x1f000000  16550 console
     0x1f001000  reset register
     0x1fba0000  global interrupt controller, power controller, coherence manager (several vCPUs only)
@@ -14,8 +15,9 @@ sections of that size. The rest of RAM follows at once, so that a table with a r
 has as few unused rows as possible.
 
 Lines are the CPU's own: Cause.IP2 to Cause.IP7. Line 7 is the timer (IntCtl.IPTI); the virtio
-slots share four lines between them and the driver asks each device on the line. With several vCPUs a
-device drives the source of the same number at the global interrupt controller instead.
+slots share four lines between them and the driver asks each device on the line. Peripherals have what is left
+of these, or else the console's. With several vCPUs a device drives the source of the same number at the global
+interrupt controller instead, and each peripheral has one of its own.
 
 Source: the MIPS-generic kernel of Linux 6.1 takes any such map from its device tree.
 """
@@ -38,6 +40,11 @@ VIRTIO_STRIDE = PAGE_SIZE
 VIRTIO_SIZE = 0x200
 VIRTIO_LINES = (2, 3, 5, 6)
 VIRTIO_COUNT_MAX = 32
+
+PERIPHERAL_BASE = 0x1E10_0000
+PERIPHERAL_COUNT_MAX = 8
+#: The first's at the global interrupt controller.
+PERIPHERAL_SOURCE = 16
 
 UART_BASE = 0x1F00_0000
 UART_LINE = 4
@@ -92,6 +99,15 @@ class VirtioSlot:
     line: int
 
 
+@dataclass(frozen=True)
+class PeripheralSlot:
+    """A place for a device of somebody's own; `compatible` is what its driver looks for."""
+
+    compatible: str
+    region: Region
+    line: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     """One VM's platform.
@@ -100,6 +116,7 @@ class Platform:
         memory_bytes: RAM of the VM, a multiple of 4 KiB.
         vcpu_count: virtual CPUs.
         virtio_count: virtio slots that the guest is told of; an unused slot costs it a probe.
+        peripherals: what the driver of each peripheral looks for.
         clock_hz: frequency of the CPU clock; Count goes at half of it.
 
     Raises:
@@ -109,6 +126,7 @@ class Platform:
     memory_bytes: int
     vcpu_count: int = 1
     virtio_count: int = 0
+    peripherals: tuple[str, ...] = ()
     clock_hz: int = CPU_CLOCK_HZ
     uart: Region = Region(UART_BASE, PAGE_SIZE)
     reset: Region = Region(RESET_BASE, PAGE_SIZE)
@@ -127,6 +145,14 @@ class Platform:
             raise ConfigError(
                 f"virtio devices: {self.virtio_count} asked; 0 to {VIRTIO_COUNT_MAX} are possible"
             )
+        if len(self.peripherals) > PERIPHERAL_COUNT_MAX:
+            raise ConfigError(
+                f"peripherals: {len(self.peripherals)} asked;"
+                f" up to {PERIPHERAL_COUNT_MAX} are possible"
+            )
+        for compatible in self.peripherals:
+            if not compatible.isascii() or not compatible.isprintable() or not compatible:
+                raise ConfigError(f"peripheral {compatible!r} asked; printable ASCII is possible")
         if not 1 <= self.vcpu_count <= VCPU_COUNT_MAX:
             raise ConfigError(
                 f"vCPUs of a VM: {self.vcpu_count} asked; Debian's kernel takes 1 to {VCPU_COUNT_MAX}"
@@ -159,4 +185,19 @@ class Platform:
                 line=VIRTIO_LINES[index % len(VIRTIO_LINES)],
             )
             for index in range(self.virtio_count)
+        )
+
+    @property
+    def peripheral_slots(self) -> tuple[PeripheralSlot, ...]:
+        """The peripherals and their places."""
+        left = VIRTIO_LINES[self.virtio_count :] or (UART_LINE,)
+        return tuple(
+            PeripheralSlot(
+                compatible=compatible,
+                region=Region(PERIPHERAL_BASE + index * PAGE_SIZE, PAGE_SIZE),
+                line=PERIPHERAL_SOURCE + index
+                if self.is_multiprocessor
+                else left[index % len(left)],
+            )
+            for index, compatible in enumerate(self.peripherals)
         )

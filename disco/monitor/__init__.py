@@ -4,6 +4,7 @@
     vm          one virtual machine, from creation to its end
     software    what a VM boots
     board, bus  its devices, and how they reach the engine
+    peripheral  devices of somebody's own
     bare        the machine without Disco: the baseline
     memory      finding machine pages; a VM's memory as devices see it
     placement   on which node a page goes: the policies
@@ -18,6 +19,7 @@ May import `disco.hardware`, `disco.devices`, `disco.storage`, `disco.guests` an
 from disco.monitor.content import ContentPolicy, InIdleTime
 from disco.monitor.monitor import Monitor, Outcome
 from disco.monitor.overcommit import IdleFirst, OvercommitPolicy
+from disco.monitor.peripheral import Peripheral, Socket
 from disco.monitor.placement import FirstTouch, Fixed, PlacementPolicy, RoundRobin
 from disco.monitor.scheduling import (
     Gang,
@@ -41,11 +43,13 @@ __all__ = [
     "Monitor",
     "Outcome",
     "OvercommitPolicy",
+    "Peripheral",
     "Pinned",
     "PlacementPolicy",
     "Pool",
     "RoundRobin",
     "SchedulingPolicy",
+    "Socket",
     "Status",
     "TimeSharing",
     "Vcpu",

@@ -18,13 +18,14 @@ from disco.devices.virtio.p9 import FilePages, VirtioP9
 from disco.devices.virtio.rng import VirtioRng
 from disco.guests.platform import UART_LINE, Platform
 from disco.monitor.bus import Bus, Host
+from disco.monitor.peripheral import Peripheral, Socket, plugged
 from disco.storage.disk import Disk
 from disco.storage.folder import SharedFolder
 
 
 class Board:
-    """Console port, power registers, and a virtio slot for each disk, for entropy, for a second console, for
-    the network, for each shared folder and for a balloon.
+    """Console port, power registers, peripherals, and a virtio slot for each disk, for entropy, for a second
+    console, for the network, for each shared folder and for a balloon.
 
     Attributes:
         bus: where the devices answer.
@@ -63,6 +64,22 @@ class Board:
         uart = Uart(line=self.bus.line(UART_LINE), wiring=self.bus.open(base), sink=sink)
         self.bus.attach(base, uart)
         return uart
+
+    def add_peripherals(self, peripherals: Sequence[Peripheral], now: Callable[[], int]) -> None:
+        """Makes a device of each and plugs it in; `now` is simulated time in cycles.
+
+        Raises:
+            ConfigError: one cannot be made.
+        """
+        for slot, peripheral in zip(self._platform.peripheral_slots, peripherals, strict=True):
+            socket = Socket(
+                line=self.bus.line(slot.line),
+                wiring=self.bus.open(slot.region.base),
+                memory=self.memory,
+                now=now,
+                clock_hz=self._platform.clock_hz,
+            )
+            self.bus.attach(slot.region.base, plugged(peripheral, socket))
 
     def add_virtio(
         self,

@@ -50,6 +50,7 @@ from disco.monitor.foldercache import FolderCache, FolderReads
 from disco.monitor.footprint import Footprint, footprint_of
 from disco.monitor.memory import Pages, VmMemory
 from disco.monitor.overcommit import IdleFirst, Overcommit, OvercommitPolicy
+from disco.monitor.peripheral import Peripheral
 from disco.monitor.placement import Fault, FirstTouch, PlacementPolicy
 from disco.monitor.pools import SLICE_ROUNDS, Pools
 from disco.monitor.scheduling import SchedulingPolicy, TimeSharing
@@ -194,6 +195,7 @@ class Monitor(Closing):
         network: bool = False,
         nat: Nat | None = None,
         shares: Sequence[SharedFolder] = (),
+        peripherals: Sequence[Peripheral] = (),
         restart_on_reset: bool = False,
     ) -> VirtualMachine:
         """Makes a VM, ready to `boot`.
@@ -213,6 +215,7 @@ class Monitor(Closing):
                 another.
             shares: folders of the host that it can mount by their tags; whoever opened them closes them
                 after the run.
+            peripherals: devices of your own, see docs/how-to/add-a-device.md.
             virtio_console: give it a second console, /dev/hvc0 in the guest, `vm.hvc` here.
             restart_on_reset: boot it again when the guest asks for a restart.
 
@@ -234,6 +237,7 @@ class Monitor(Closing):
             + has_network
             + len(shares)
             + has_balloon,
+            peripherals=tuple(one.compatible for one in peripherals),
             clock_hz=self.machine.clock_hz,
         )
         source = Source(
@@ -260,6 +264,7 @@ class Monitor(Closing):
                 network=self._plug_in(name, nat, opened) if has_network else None,
                 shares=_distinct(shares, name),
                 balloon=has_balloon,
+                peripherals=tuple(peripherals),
                 restart_on_reset=restart_on_reset,
                 seed=seed_of(machine_seed=self.machine.seed, vm=name),
                 resources=opened.pop_all(),
@@ -309,15 +314,20 @@ class Monitor(Closing):
             vm=number,
             node=self.machine.node_of_cpu[first_cpu],
         )
-        vm = VirtualMachine(
-            config=config,
-            software=software,
-            engine=engine,
-            number=number,
-            memory=memory,
-            pages_of=lambda disk: self._reads_of(disk, memory),
-            file_pages=FolderReads(self._folders, memory) if self._folders is not None else None,
-        )
+        try:
+            vm = VirtualMachine(
+                config=config,
+                software=software,
+                engine=engine,
+                number=number,
+                memory=memory,
+                pages_of=lambda disk: self._reads_of(disk, memory),
+                file_pages=FolderReads(self._folders, memory) if self._folders else None,
+            )
+        except ConfigError:
+            self._pools.remove(number)
+            engine.destroy_vm(number)
+            raise
         self.vms.append(vm)
         self._living[number] = vm
         return vm

@@ -29,6 +29,7 @@ from disco.monitor.accounting import Usage, backmap_rows, pmap_rows, usage_of
 from disco.monitor.board import Board
 from disco.monitor.console import Console
 from disco.monitor.memory import VmMemory
+from disco.monitor.peripheral import Peripheral
 from disco.monitor.services import ServiceCost, services_of
 from disco.monitor.software import Software
 from disco.network.subnet import Member
@@ -99,6 +100,7 @@ class VmConfig:
         network: its place on the subnet, and the card that is plugged in there; None: not on it.
         shares: folders of the host that it can mount.
         balloon: whether it can give memory back.
+        peripherals: devices of somebody's own.
         restart_on_reset: whether a guest's reset boots it again, instead of ending the VM.
         seed: of all that is random in this VM's devices.
         resources: closed when the VM ends.
@@ -114,6 +116,7 @@ class VmConfig:
     network: NetworkPlace | None
     shares: Sequence[SharedFolder]
     balloon: bool
+    peripherals: Sequence[Peripheral]
     restart_on_reset: bool
     seed: int
     resources: ExitStack
@@ -159,6 +162,7 @@ class VirtualMachine:
         self._final: Final | None = None
         self.board = Board(engine=engine, vm=number, platform=config.platform, memory=memory)
         self._uart: Uart = self.board.add_console(self.console.write)
+        self.board.add_peripherals(config.peripherals, lambda: engine.now)
         self._virtio_console = self.board.add_virtio(
             disks=[(disk, pages_of(disk)) for disk in config.disks],
             entropy_seed=config.seed if config.entropy else None,

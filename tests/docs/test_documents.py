@@ -165,6 +165,19 @@ def test_the_example_of_the_readme_runs_as_written():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("debian")
+def test_the_device_of_the_how_to_page_runs_as_written_and_says_what_the_page_says():
+    page = ROOT / "docs/how-to/add-a-device.md"
+    (example,) = blocks(page, "python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    for line in "".join(blocks(page, "")).splitlines():
+        assert line in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("debian")
 def test_the_policy_of_the_scheduling_page_runs_as_written():
     (example,) = blocks(ROOT / "docs/scheduling.md", "python")
     done = subprocess.run(
