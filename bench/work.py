@@ -136,7 +136,7 @@ def works(*, is_quick: bool) -> list[Work]:
         _processes(amount(500, 100)),
         _gzip(amount(32, 4)),
         _xz(amount(8, 1)),
-        _interpreter(30_000, amount(400_000, 40_000)),
+        _interpreter(30_000, amount(100_000, 20_000)),
         _database(amount(60_000, 10_000)),
         _crypto(amount(8, 1), amount(20, 4)),
         _simulation(amount(1_000, 200)),
