@@ -30,7 +30,7 @@ use std::sync::Arc;
 use mips::Insn;
 use mips::fpu::Fcsr;
 
-pub use accelerator::{Accelerator, CodeKey, CodeVersion, HandedOver, Layout, Offered, Ran, Trapping};
+pub use accelerator::{Accelerator, CodeKey, CodeVersion, HandedOver, Layout, Looked, Offered, Ran, Trapping};
 use at_once::AtOnce;
 pub use at_once::DoneAtOnce;
 pub use bus::{Access, BusAccess, access_of};
@@ -489,14 +489,21 @@ impl Cpu {
     /// The index of an entry that would match the same address; nothing has changed then.
     pub fn tlb_write(&mut self, index: usize, entry: TlbEntry) -> Result<TlbEntry, usize> {
         let old = self.tlb.write(index, entry)?;
-        self.forget(index, &old);
+        self.forget(index, old.vpn2, old.page_mask);
         Ok(old)
+    }
+
+    /// As `tlb_write`, of an entry of 4 KiB pages for an address that no other matches, which is the caller's to know.
+    #[inline(always)]
+    pub fn tlb_write_apart(&mut self, index: usize, vpn2: u64, asid: Asid, global: bool, lo: [u64; 2]) {
+        let (vpn2, page_mask) = self.tlb.write_apart(index, vpn2, asid, global, lo);
+        self.forget(index, vpn2, page_mask);
     }
 
     /// Hides a TLB entry and drops every host translation of it. Returns what it was.
     pub fn tlb_invalidate(&mut self, index: usize) -> TlbEntry {
         let old = self.tlb.invalidate(index);
-        self.forget(index, &old);
+        self.forget(index, old.vpn2, old.page_mask);
         old
     }
 
@@ -518,10 +525,17 @@ impl Cpu {
     }
 
     /// Drops the host translations that were made of the entry that was at `index`.
-    fn forget(&mut self, index: usize, entry: &TlbEntry) {
+    fn forget(&mut self, index: usize, vpn2: u64, page_mask: u32) {
         let [loads, stores, fetches] = std::mem::take(&mut self.used[index]);
-        let bytes = 2 * entry.page_bytes();
-        let first = entry.vpn2 & !(bytes - 1);
+        if page_mask == 0 {
+            let page = |half: usize| vpn2 + ((half as u64) << PAGE_SHIFT);
+            ones(loads).for_each(|half| self.loads.remove_page(page(half)));
+            ones(stores).for_each(|half| self.stores.remove_page(page(half)));
+            ones(fetches).for_each(|half| self.fetches.remove(page(half), 1 << PAGE_SHIFT));
+            return;
+        }
+        let bytes = u64::from(page_mask) + (2 << PAGE_SHIFT);
+        let first = vpn2 & !(bytes - 1);
         let shift = part_shift(bytes);
         let part = |number: usize| (first + ((number as u64) << shift), 1 << shift);
         for (vaddr, bytes) in ones(loads).map(part) {
@@ -536,10 +550,17 @@ impl Cpu {
     }
 
     /// Notes that a host translation of `vaddr` is made of what `found` was found in.
+    #[inline]
     fn note_use(&mut self, vaddr: u64, found: &Found, how: Use) {
         if let Some(index) = found.entry {
-            let bytes = 2 * self.tlb.get(index).page_bytes();
-            self.used[index][how as usize] |= 1 << ((vaddr & (bytes - 1)) >> part_shift(bytes));
+            let part = match self.tlb.get(index).page_mask {
+                0 => vaddr >> PAGE_SHIFT & 1,
+                _ => {
+                    let bytes = 2 * self.tlb.get(index).page_bytes();
+                    (vaddr & (bytes - 1)) >> part_shift(bytes)
+                }
+            };
+            self.used[index][how as usize] |= 1 << part;
         }
     }
 

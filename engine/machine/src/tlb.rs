@@ -285,6 +285,29 @@ impl Tlb {
         }
     }
 
+    /// Replaces the entry at `index` by one of 4 KiB pages that overlaps no other, which is the caller's to know; returns
+    /// VPN2 and PageMask of the old one.
+    ///
+    /// Part by part: an entry that is put together in memory first and then moved costs the host more than the rest.
+    #[inline(always)]
+    pub fn write_apart(&mut self, index: usize, vpn2: u64, asid: Asid, global: bool, lo: [u64; 2]) -> (u64, u32) {
+        let place = &mut self.entries[index];
+        let old = (place.vpn2, place.page_mask);
+        let is_of_a_kind = !place.hidden && place.page_mask == 0;
+        if is_of_a_kind {
+            place.vpn2 = vpn2;
+            place.asid = asid;
+            place.global = global;
+            place.lo = lo;
+            self.index.buckets[Index::bucket(old.0, 0)] &= !(1 << index);
+            self.index.buckets[Index::bucket(vpn2, 0)] |= 1 << index;
+        } else {
+            self.replace(index, TlbEntry { vpn2, asid, global, page_mask: 0, lo, hidden: false });
+        }
+        debug_assert_eq!(self.find_overlap(&self.entries[index], index), None, "two entries for {vpn2:#x}");
+        old
+    }
+
     /// Hides the entry at `index` and returns it as it was.
     pub fn invalidate(&mut self, index: usize) -> TlbEntry {
         self.replace(index, TlbEntry::hidden(index))

@@ -124,6 +124,7 @@ impl L2Row {
         }
     }
 
+    #[inline(always)]
     fn entry(&self) -> L2Entry {
         let (asid, origin) = (Asid(self.asid), Origin(self.origin));
         L2Entry { vpn2: self.tag & !PRESENT, asid, global: self.global != 0, origin, lo: self.lo }
@@ -236,7 +237,7 @@ impl L2Tlb {
     }
 
     /// The entry for an address, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, vaddr: u64, asid: Asid) -> Option<L2Entry> {
         if self.is_empty() {
             return None;

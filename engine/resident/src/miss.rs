@@ -16,7 +16,8 @@ use machine::cp0::{Mode, page_grain};
 use machine::segments::{self, Segment};
 use machine::tlb::entry_lo;
 use machine::{
-    AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry, Trap,
+    AccessKind, Asid, BusAccess, Exception, MachineAddr, Mpn, PAGE_BYTES, PAGE_SHIFT, PhysAddr, Ppn, TlbEntry,
+    Trap,
 };
 use mips::Op;
 
@@ -92,7 +93,7 @@ impl Running<'_> {
             self.note("l2tlb", || {
                 vec![("hit", true.into()), ("lo0", entry.lo[0].into()), ("lo1", entry.lo[1].into())]
             });
-            self.write_hardware(&entry, None, vaddr);
+            self.write_from_l2tlb(&entry, vaddr);
             return Flow::Resume;
         }
         self.charge(self.costs.l2tlb_miss);
@@ -112,7 +113,7 @@ impl Running<'_> {
         let is_user = self.vcpu.cp0.mode() == Mode::User;
         self.vcpu.trap.cause = if is_user { Cause::TlbMiss } else { Cause::KernelTlbMiss };
         self.charge(self.costs.trap + self.costs.l2tlb_hit);
-        let index = self.write_hardware(&entry, None, vaddr);
+        let index = self.write_from_l2tlb(&entry, vaddr);
         self.vcpu.settle_trap();
         Some(index)
     }
@@ -310,6 +311,26 @@ impl Running<'_> {
         merged(Mpn(row.mpn), protection, row.writable != 0)
     }
 
+    /// Writes an entry of the second-level TLB's for an address that no hardware entry matches. Where.
+    #[inline]
+    fn write_from_l2tlb(&mut self, entry: &L2Entry, wanted: u64) -> usize {
+        let L2Entry { vpn2, asid, global, lo, origin } = *entry;
+        let page = entry_lo::address(lo[half_of(wanted)]);
+        self.cpu.memory().prefetch(MachineAddr(page | (wanted & (PAGE_BYTES - 1))));
+        let index = self.next_victim();
+        self.cpu.tlb_write_apart(index, vpn2, asid, global, lo);
+        self.shadow.origins[index] = origin;
+        self.note_insert(index);
+        index
+    }
+
+    /// The oldest hardware entry.
+    fn next_victim(&mut self) -> usize {
+        let victim = self.shadow.next_victim;
+        self.shadow.next_victim = if victim + 1 == self.cpu.tlb().len() { 0 } else { victim + 1 };
+        victim
+    }
+
     /// Writes a hardware entry of the second-level TLB's. Where.
     fn write_hardware(&mut self, entry: &L2Entry, index: Option<usize>, wanted: u64) -> usize {
         let L2Entry { vpn2, asid, global, lo, .. } = *entry;
@@ -322,14 +343,19 @@ impl Running<'_> {
     /// The access to `wanted` comes next, and who misses the TLB misses the host's caches too: they fetch it meanwhile.
     fn write_entry(&mut self, entry: TlbEntry, origin: Origin, index: Option<usize>, wanted: u64) -> usize {
         self.cpu.memory().prefetch(MachineAddr(entry.physical(wanted)));
-        let index = index.unwrap_or_else(|| {
-            let victim = self.shadow.next_victim;
-            self.shadow.next_victim = (victim + 1) % self.cpu.tlb().len();
-            victim
-        });
+        let index = index.unwrap_or_else(|| self.next_victim());
         let written = self.cpu.tlb_write(index, entry);
         assert!(written.is_ok(), "two hardware entries for {:#x}: {written:?}", entry.vpn2);
         self.shadow.origins[index] = origin;
+        self.note_insert(index);
+        index
+    }
+
+    fn note_insert(&mut self, index: usize) {
+        if self.vcpu.follower.is_none() {
+            return;
+        }
+        let entry = *self.cpu.tlb().get(index);
         self.note("insert", || {
             vec![
                 ("index", (index as u64).into()),
@@ -341,7 +367,6 @@ impl Running<'_> {
                 ("page_bytes", entry.page_bytes().into()),
             ]
         });
-        index
     }
 
     /// The guest wrote slot `index` of its TLB: nothing older may answer for that address, and the new entry is

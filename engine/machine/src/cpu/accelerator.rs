@@ -25,6 +25,7 @@ use super::code::{CodePage, FetchTranslations};
 use super::data::Stored;
 use super::translation::HostTranslations;
 use super::{Cpu, Fault, Handler, Registers, Taken, Trap, TrapHandler};
+use crate::segments::{self, Segment};
 use crate::{AccessKind, Cycles, Exception, MachineAddr, MachineMemory, Mpn, PAGE_BYTES};
 
 /// A machine page as code: the page, and whether 64-bit operations are reserved.
@@ -68,6 +69,19 @@ pub enum HandedOver {
     Resume,
     /// The handler took the trap and ends the run.
     LookAround,
+}
+
+/// What came of looking for the page of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looked {
+    /// The cache has it.
+    Remembered,
+    /// The TLB has an entry for it at this index.
+    Found(usize),
+    /// It has one now.
+    Refilled(usize),
+    /// Neither.
+    Nothing,
 }
 
 /// An instruction that traps.
@@ -256,14 +270,74 @@ impl Cpu {
         Some((left - charged, index))
     }
 
-    /// Before the last access is tried again, whose refill the entry at `index` has answered: spares it the search.
-    pub fn remember_refilled(&mut self, index: usize) {
-        let Fault::Exception(Exception::TlbRefill { vaddr, access }) = self.fault else { return };
+    /// Looks for the TLB entry of a load or store that the caches do not answer, and lets `handler` answer a TLB refill
+    /// that takes no more than an entry. So it spares an access that ends well the ordinary way, which is as right.
+    #[inline]
+    pub fn look(
+        &mut self,
+        handler: &mut Handler<'_, '_>,
+        vaddr: u64,
+        access: AccessKind,
+        left: i64,
+    ) -> (Looked, i64) {
+        let vaddr = self.effective_address(vaddr);
+        let cache = if access == AccessKind::Store { &self.stores } else { &self.loads };
+        if cache.machine_address(vaddr, self.context).is_some() {
+            return (Looked::Remembered, left);
+        }
+        if !matches!(segments::classify(vaddr, self.mode, &self.cp0), Ok(Segment::Mapped)) {
+            return (Looked::Nothing, left);
+        }
+        if let Some(index) = self.tlb.find(segments::tlb_address(vaddr), self.asid) {
+            return (Looked::Found(index), left);
+        }
+        match self.refill_at(vaddr, handler, left) {
+            Some((left, index)) => (Looked::Refilled(index), left),
+            None => (Looked::Nothing, left),
+        }
+    }
+
+    /// Remembers where an access leads by the TLB entry at `index`, which matches `vaddr`; whether it may be.
+    #[inline]
+    pub fn remember(&mut self, index: usize, vaddr: u64, access: AccessKind) -> bool {
+        let vaddr = self.effective_address(vaddr);
         match (self.found_in(index, vaddr, access), access) {
             (Ok(found), AccessKind::Load) => self.remember_load(vaddr, &found),
             (Ok(found), AccessKind::Store) => self.remember_store(vaddr, &found),
             _ => false,
-        };
+        }
+    }
+
+    /// Loads the aligned value of `bytes` (1, 2, 4 or 8) bytes at `vaddr`, zero-extended, if the page is remembered.
+    #[inline]
+    pub fn load_remembered(&self, vaddr: u64, bytes: u64) -> Option<u64> {
+        let vaddr = self.effective_address(vaddr);
+        match bytes {
+            8 => self.loads.load::<u64>(vaddr, self.context),
+            4 => self.loads.load::<u32>(vaddr, self.context).map(u64::from),
+            2 => self.loads.load::<u16>(vaddr, self.context).map(u64::from),
+            _ => self.loads.load::<u8>(vaddr, self.context).map(u64::from),
+        }
+    }
+
+    /// Stores the low `bytes` (1, 2, 4 or 8) bytes of `value` at `vaddr`, which must be aligned, if the page is
+    /// remembered; whether it is.
+    #[inline]
+    pub fn store_remembered(&self, vaddr: u64, bytes: u64, value: u64) -> bool {
+        let vaddr = self.effective_address(vaddr);
+        match bytes {
+            8 => self.stores.store(vaddr, self.context, value),
+            4 => self.stores.store(vaddr, self.context, value as u32),
+            2 => self.stores.store(vaddr, self.context, value as u16),
+            _ => self.stores.store(vaddr, self.context, value as u8),
+        }
+    }
+
+    /// Before the last access is tried again, whose refill the entry at `index` has answered: spares it the search.
+    pub fn remember_refilled(&mut self, index: usize) {
+        if let Fault::Exception(Exception::TlbRefill { vaddr, access }) = self.fault {
+            self.remember(index, vaddr, access);
+        }
     }
 
     /// Fetches from `pc` with `left` of the budget, as far as that leads to entry points that are known; the fetch

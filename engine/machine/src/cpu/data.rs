@@ -98,6 +98,7 @@ impl Cpu {
     }
 
     /// Remembers where a load from `vaddr` leads, if to memory.
+    #[inline]
     pub(super) fn remember_load(&mut self, vaddr: u64, found: &Found) -> bool {
         let is_memory = self.is_memory(found.address);
         if is_memory {
@@ -109,6 +110,7 @@ impl Cpu {
     }
 
     /// Remembers where a store to `vaddr` leads, if to memory that is no code.
+    #[inline]
     pub(super) fn remember_store(&mut self, vaddr: u64, found: &Found) -> bool {
         let page = found.address.page();
         let is_plain = self.is_memory(found.address) && !self.memory.is_code(page);
@@ -174,6 +176,7 @@ impl Cpu {
     }
 
     /// Whether the page around `address` is memory.
+    #[inline]
     pub(super) fn is_memory(&self, address: MachineAddr) -> bool {
         self.memory.contains(MachineAddr(address.0 & !(PAGE_BYTES - 1)), PAGE_BYTES)
     }
@@ -235,6 +238,7 @@ impl Cpu {
     }
 
     /// Where `vaddr` leads by the TLB entry at `index`, which matches it.
+    #[inline]
     pub(super) fn found_in(&self, index: usize, vaddr: u64, access: AccessKind) -> Result<Found, Exception> {
         let entry = self.tlb.get(index);
         let address = entry.translate(vaddr, access, self.cp0.page_grain)?;

@@ -146,10 +146,16 @@ impl HostTranslations {
             return self.flush();
         }
         for page in (vaddr..vaddr + bytes).step_by(PAGE_BYTES as usize) {
-            let entry = &mut self.entries[index_of(page)];
-            if (entry.tag ^ page) & TLB_PAGE_BITS == 0 {
-                *entry = EMPTY;
-            }
+            self.remove_page(page);
+        }
+    }
+
+    /// Forgets a page in every context, and whatever may be an alias of it.
+    #[inline]
+    pub(super) fn remove_page(&mut self, page: u64) {
+        let entry = &mut self.entries[index_of(page)];
+        if (entry.tag ^ page) & TLB_PAGE_BITS == 0 {
+            *entry = EMPTY;
         }
     }
 

@@ -22,8 +22,8 @@
 use std::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
-use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Ran, SINK, Trapping};
-use machine::{Cpu, Exception, PAGE_BYTES, Taken};
+use machine::cpu::{HandedOver, Handler as TrapHandler, Layout, Looked, Ran, SINK, Trapping};
+use machine::{AccessKind, Cpu, Exception, PAGE_BYTES, Taken};
 use mips::Insn;
 
 use super::codegen::{CROSSINGS_OFFSET, CROSSINGS_SAMPLE, Site, TORN_OFFSET};
@@ -174,6 +174,49 @@ fn access(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, attempt: impl Fn(&mut Cpu) -
     }
 }
 
+/// Looks for the page of an aligned access that the caches do not answer. Whether it is there now; `None`: the block
+/// ends here, as after any refill.
+#[inline(always)]
+fn look(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, vaddr: u64, kind: AccessKind) -> Option<bool> {
+    // SAFETY: as in `access`.
+    let handler = unsafe { &mut *frame.handler };
+    let (looked, left) = cpu.look(handler, vaddr, kind, frame.left);
+    match looked {
+        Looked::Remembered => Some(true),
+        Looked::Found(index) => Some(cpu.remember(index, vaddr, kind)),
+        Looked::Refilled(index) => {
+            // After a trap in a delay slot the branch is executed again.
+            frame.left = left - i64::from(frame.site().is_slot);
+            (frame.left >= 0 && cpu.is_fetched(frame.page)).then(|| cpu.remember(index, vaddr, kind))
+        }
+        Looked::Nothing => Some(false),
+    }
+}
+
+#[inline(always)]
+fn load_aligned(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, vaddr: u64, bytes: u64) -> Answer {
+    if vaddr & (bytes - 1) == 0 {
+        match look(cpu, frame, vaddr, AccessKind::Load) {
+            Some(true) => return Answer::of(cpu.load_remembered(vaddr, bytes)),
+            Some(false) => {}
+            None => return Answer::REFUSED,
+        }
+    }
+    access(cpu, frame, |cpu| cpu.try_load(vaddr, bytes))
+}
+
+#[inline(always)]
+fn store_aligned(cpu: &mut Cpu, frame: &mut Frame<'_, '_>, vaddr: u64, bytes: u64, value: u64) -> Answer {
+    if vaddr & (bytes - 1) == 0 {
+        match look(cpu, frame, vaddr, AccessKind::Store) {
+            Some(true) => return Answer::when(cpu.store_remembered(vaddr, bytes, value)),
+            Some(false) => {}
+            None => return Answer::REFUSED,
+        }
+    }
+    access(cpu, frame, |cpu| cpu.try_store(vaddr, bytes, value).then_some(0))
+}
+
 /// The handler may change what the guard of the floating-point unit stands for. MXCSR is the host's already.
 fn lower_guard(cpu: &mut Cpu) {
     if cpu.scratch()[scratch::GUARD] != 0 {
@@ -280,11 +323,9 @@ macro_rules! helpers {
 }
 
 helpers! {
-    load: |cpu, vaddr, bytes, value, frame| access(cpu, frame, |cpu| cpu.try_load(vaddr, bytes));
+    load: |cpu, vaddr, bytes, value, frame| load_aligned(cpu, frame, vaddr, bytes);
     load_around: |cpu, vaddr, bytes, value, frame| access(cpu, frame, |cpu| cpu.try_load_around(vaddr, bytes));
-    store: |cpu, vaddr, bytes, value, frame| {
-        access(cpu, frame, |cpu| cpu.try_store(vaddr, bytes, value).then_some(0))
-    };
+    store: |cpu, vaddr, bytes, value, frame| store_aligned(cpu, frame, vaddr, bytes, value);
     store_left: |cpu, vaddr, bytes, value, frame| {
         // The high bytes of the register go up to `vaddr`.
         let back = vaddr & (bytes - 1);
