@@ -26,7 +26,7 @@ use super::data::Stored;
 use super::translation::HostTranslations;
 use super::{Cpu, Fault, Handler, Registers, Taken, Trap, TrapHandler};
 use crate::segments::{self, Segment};
-use crate::{AccessKind, Cycles, Exception, MachineAddr, MachineMemory, Mpn, PAGE_BYTES};
+use crate::{AccessKind, Cp0, Cycles, Exception, MachineAddr, MachineMemory, Mpn, PAGE_BYTES};
 
 /// A machine page as code: the page, and whether 64-bit operations are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,6 +155,11 @@ pub struct Layout {
     pub fpr: usize,
     /// `regs.fcsr`.
     pub fcsr: usize,
+    /// `regs.ll_bit`, a byte; `regs.ll_address`; `regs.ll_value`; and CP0's LLAddr, which is bits 35:4 of the address.
+    pub ll_bit: usize,
+    pub ll_address: usize,
+    pub ll_value: usize,
+    pub ll_addr: usize,
     /// The first of `SCRATCH_COUNT` words of 64 bits that are the accelerator's while it runs.
     pub scratch: usize,
     /// ASID and mode as the tags below hold them, 64 bits.
@@ -171,6 +176,8 @@ pub struct Layout {
     pub loads: usize,
     /// As `loads`, for stores.
     pub stores: usize,
+    /// Host address of machine address 0, 64 bits.
+    pub memory: usize,
     /// The first entry of the fetch cache, chosen by bits 9:0 of the page number xor bits 19:10: tag as above
     /// and entry points, 64 bits each, in `FETCH_BYTES` bytes.
     pub fetches: usize,
@@ -185,6 +192,10 @@ impl Layout {
         pc: offset_of!(Cpu, regs) + offset_of!(Registers, pc),
         fpr: offset_of!(Cpu, regs) + offset_of!(Registers, fpr),
         fcsr: offset_of!(Cpu, regs) + offset_of!(Registers, fcsr),
+        ll_bit: offset_of!(Cpu, regs) + offset_of!(Registers, ll_bit),
+        ll_address: offset_of!(Cpu, regs) + offset_of!(Registers, ll_address),
+        ll_value: offset_of!(Cpu, regs) + offset_of!(Registers, ll_value),
+        ll_addr: offset_of!(Cpu, cp0) + offset_of!(Cp0, ll_addr),
         scratch: offset_of!(Cpu, scratch),
         context: offset_of!(Cpu, context),
         guest_cp0: offset_of!(Cpu, at_once) + AtOnce::CP0_OFFSET,
@@ -192,6 +203,7 @@ impl Layout {
         done_at_once: offset_of!(Cpu, at_once) + AtOnce::DONE_OFFSET,
         loads: offset_of!(Cpu, loads) + HostTranslations::ENTRIES_OFFSET,
         stores: offset_of!(Cpu, stores) + HostTranslations::ENTRIES_OFFSET,
+        memory: offset_of!(Cpu, loads) + HostTranslations::BASE_OFFSET,
         fetches: offset_of!(Cpu, fetches) + FetchTranslations::ENTRIES_OFFSET,
     };
     /// Words in `Cpu::scratch`.

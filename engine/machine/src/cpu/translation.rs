@@ -109,6 +109,9 @@ impl HostTranslations {
     /// Where the entries are, for `Layout`.
     pub(super) const ENTRIES_OFFSET: usize = std::mem::offset_of!(HostTranslations, entries);
 
+    /// Where the host address of machine address 0 is.
+    pub(super) const BASE_OFFSET: usize = std::mem::offset_of!(HostTranslations, base);
+
     /// An empty cache over `memory`.
     pub(super) fn new(memory: Arc<MachineMemory>) -> HostTranslations {
         let base = memory.page_pointer(Mpn(0)).expose_provenance() as u64;

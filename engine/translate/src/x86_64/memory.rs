@@ -8,7 +8,7 @@ use machine::cpu::Layout;
 use mips::{Insn, Op};
 
 use super::codegen::Codegen;
-use super::emitter::{Address, Alu, Host, Place, RAX, RCX, RDX, Virtual, Width, frame};
+use super::emitter::{Address, Alu, Host, Place, RAX, RCX, RDX, Virtual, Width, field, frame};
 use crate::groups::Part;
 
 /// Index of a size among 1, 2, 4 and 8.
@@ -40,19 +40,8 @@ impl Codegen<'_> {
             Op::Sb | Op::Sh | Op::Sw | Op::Sd => self.store_register(insn, bytes),
             Op::Swl | Op::Sdl => self.call_store(insn, self.thunks.store_left[wide]),
             Op::Swr | Op::Sdr => self.call_store(insn, self.thunks.store_right[wide]),
-            Op::Ll | Op::Lld => {
-                let aside = self.aside_here();
-                self.address_in_rax(insn);
-                self.call_access(self.thunks.load_linked[wide], self.site, aside);
-                match bytes {
-                    4 => self.write_word(insn.rt, RAX),
-                    _ => self.write(insn.rt, RAX),
-                }
-            }
-            Op::Sc | Op::Scd => {
-                self.call_store(insn, self.thunks.store_conditional[wide]);
-                self.write(insn.rt, RAX);
-            }
+            Op::Ll | Op::Lld => self.load_linked(insn, bytes),
+            Op::Sc | Op::Scd => self.store_conditional(insn, bytes),
             op => unreachable!("{op:?} is not translated"),
         }
     }
@@ -147,6 +136,83 @@ impl Codegen<'_> {
             }
         };
         self.emitter.store_memory(bytes, source, address);
+    }
+
+    /// LL and LLD: a load that leaves what SC asks for. CPUs that share memory take turns, so nothing more is needed.
+    fn load_linked(&mut self, insn: Insn, bytes: u64) {
+        let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
+        let site = self.site;
+        let aside = self.aside_here();
+        self.address_in_rax(insn);
+        self.translate(Layout::CPU.loads, bytes, Virtual::IN_RAX, missed);
+        dynasm!(self.emitter.ops()
+            ; add rcx, rax
+            ; mov rax, rcx
+            ; sub rax, [rbp + field(Layout::CPU.memory)]
+            ; mov [rbp + field(Layout::CPU.ll_address)], rax
+            ; shr rax, 4
+            ; mov [rbp + field(Layout::CPU.ll_addr)], rax
+            ; mov BYTE [rbp + field(Layout::CPU.ll_bit)], 1
+        );
+        self.load_from_rcx(bytes);
+        dynasm!(self.emitter.ops(); mov [rbp + field(Layout::CPU.ll_value)], rax; =>done);
+        let thunk = self.thunks.load_linked[usize::from(bytes == 8)];
+        self.later(move |codegen| {
+            codegen.emitter.place(missed);
+            codegen.call_access(thunk, site, aside);
+            codegen.emitter.jump(done);
+        });
+        match bytes {
+            4 => self.write_word(insn.rt, RAX),
+            _ => self.write(insn.rt, RAX),
+        }
+    }
+
+    /// SC and SCD: a store if the address is the one of LL and holds what that loaded. 1 or 0 for the register.
+    fn store_conditional(&mut self, insn: Insn, bytes: u64) {
+        let (missed, failed, done) =
+            (self.emitter.new_label(), self.emitter.new_label(), self.emitter.new_label());
+        let site = self.site;
+        let aside = self.aside_here();
+        let value = self.place(insn.rt);
+        self.address_in_rax(insn);
+        self.translate(Layout::CPU.stores, bytes, Virtual::IN_RAX, missed);
+        dynasm!(self.emitter.ops()
+            ; add rcx, rax
+            ; mov rax, rcx
+            ; sub rax, [rbp + field(Layout::CPU.memory)]
+            ; movzx edx, BYTE [rbp + field(Layout::CPU.ll_bit)]
+            ; mov BYTE [rbp + field(Layout::CPU.ll_bit)], 0
+            ; test edx, edx
+            ; je =>failed
+            ; cmp rax, [rbp + field(Layout::CPU.ll_address)]
+            ; jne =>failed
+        );
+        self.load_from_rcx(bytes);
+        dynasm!(self.emitter.ops(); cmp rax, [rbp + field(Layout::CPU.ll_value)]; jne =>failed);
+        self.emitter.load(width_of(bytes), RDX, value);
+        match bytes {
+            4 => dynasm!(self.emitter.ops(); mov [rcx], edx),
+            _ => dynasm!(self.emitter.ops(); mov [rcx], rdx),
+        }
+        dynasm!(self.emitter.ops(); mov eax, 1; =>done);
+        let thunk = self.thunks.store_conditional[usize::from(bytes == 8)];
+        self.later(move |codegen| {
+            dynasm!(codegen.emitter.ops(); =>failed; xor eax, eax; jmp =>done);
+            codegen.emitter.place(missed);
+            codegen.emitter.load(Width::Double, RDX, value);
+            codegen.call_access(thunk, site, aside);
+            codegen.emitter.jump(done);
+        });
+        self.write(insn.rt, RAX);
+    }
+
+    /// rax = the value of 4 or 8 bytes at the host address in rcx, zero-extended.
+    fn load_from_rcx(&mut self, bytes: u64) {
+        match bytes {
+            4 => dynasm!(self.emitter.ops(); mov eax, [rcx]),
+            _ => dynasm!(self.emitter.ops(); mov rax, [rcx]),
+        }
     }
 
     // -- groups ----------------------------------------------------------------------------------------
