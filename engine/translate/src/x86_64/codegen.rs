@@ -361,7 +361,8 @@ impl<'a> Codegen<'a> {
         if block.count > 0 {
             let spent = self.aside_here();
             self.emitter.alu_constant(Alu::Sub, Width::Double, R15, block.count as i32);
-            self.emitter.jump_if(Condition::Negative, spent);
+            // The host makes one operation of both, as it would not if the sign alone were asked for; nothing overflows.
+            self.emitter.jump_if(Condition::Less, spent);
         }
         let plain_count = match block.end {
             End::Branch(branch) | End::SlotTrap(branch) => branch - block.first,
