@@ -529,8 +529,10 @@ impl Cpu {
         let [loads, stores, fetches] = std::mem::take(&mut self.used[index]);
         if page_mask == 0 {
             let page = |half: usize| vpn2 + ((half as u64) << PAGE_SHIFT);
-            ones(loads).for_each(|half| self.loads.remove_page(page(half)));
-            ones(stores).for_each(|half| self.stores.remove_page(page(half)));
+            for half in 0..2 {
+                self.loads.remove_page_if(page(half), loads >> half & 1 != 0);
+                self.stores.remove_page_if(page(half), stores >> half & 1 != 0);
+            }
             ones(fetches).for_each(|half| self.fetches.remove(page(half), 1 << PAGE_SHIFT));
             return;
         }

@@ -237,15 +237,33 @@ impl L2Tlb {
     }
 
     /// The entry for an address, if there is one.
-    #[inline(always)]
     pub fn lookup(&self, vaddr: u64, asid: Asid) -> Option<L2Entry> {
+        self.find(vaddr, asid).map(|way| self.get(way))
+    }
+
+    /// Where the entry for an address is, if there is one. Rows are looked at where they are: a copy of one would be put
+    /// together in memory, and the host would wait for it.
+    #[inline(always)]
+    pub(crate) fn find(&self, vaddr: u64, asid: Asid) -> Option<usize> {
         if self.is_empty() {
             return None;
         }
         let vpn2 = pair_of(vaddr);
-        self.ways(vpn2)
-            .find(|(_, row)| row.is_for(vpn2) && row.is_in(asid) && self.is_alive(row))
-            .map(|(_, row)| row.entry())
+        let set = self.set(vpn2);
+        let is_it = |row: &L2Row| row.is_for(vpn2) && row.is_in(asid) && self.is_alive(row);
+        (set..set + WAYS).find(|way| self.rows.look(*way, is_it))
+    }
+
+    /// EntryLo of the even (0) or the odd half (1) of the entry at a place that `find` gave.
+    #[inline(always)]
+    pub(crate) fn lo(&self, way: usize, half: usize) -> u64 {
+        self.rows.look(way, |row| row.lo[half])
+    }
+
+    /// The entry at a place that `find` gave.
+    #[inline(always)]
+    pub(crate) fn get(&self, way: usize) -> L2Entry {
+        self.rows.look(way, L2Row::entry)
     }
 
     /// Puts an entry in, in place of one for the same pair if there is any.

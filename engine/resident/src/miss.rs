@@ -85,15 +85,12 @@ impl Running<'_> {
         let (vaddr, access) = address_of(trap.exception);
         let key = segments::tlb_address(vaddr);
         self.start_following(trap, vaddr, access);
-        let asid = self.asid();
-        let found = self.vcpu.l2tlb.lookup(key, asid);
-        if let Some(entry) = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0) {
+        if let Some(way) = self.answer_in_l2tlb(key) {
             self.vcpu.counters.tlb_l2tlb_hits += 1;
             self.charge(self.costs.l2tlb_hit);
-            self.note("l2tlb", || {
-                vec![("hit", true.into()), ("lo0", entry.lo[0].into()), ("lo1", entry.lo[1].into())]
-            });
-            self.write_from_l2tlb(&entry, vaddr);
+            let [even, odd] = self.vcpu.l2tlb.get(way).lo;
+            self.note("l2tlb", || vec![("hit", true.into()), ("lo0", even.into()), ("lo1", odd.into())]);
+            self.write_from_l2tlb(way, vaddr);
             return Flow::Resume;
         }
         self.charge(self.costs.l2tlb_miss);
@@ -105,17 +102,23 @@ impl Running<'_> {
     /// nothing has changed if not.
     pub(crate) fn refill_from_l2tlb(&mut self, vaddr: u64) -> Option<usize> {
         let key = segments::tlb_address(vaddr);
-        let found = self.vcpu.l2tlb.lookup(key, self.asid());
-        let entry = found.filter(|entry| entry.lo[half_of(key)] & entry_lo::V != 0)?;
+        let way = self.answer_in_l2tlb(key)?;
         self.vcpu.counters.traps += 1;
         self.vcpu.counters.traps_tlb_refill += 1;
         self.vcpu.counters.tlb_l2tlb_hits += 1;
         let is_user = self.vcpu.cp0.mode() == Mode::User;
         self.vcpu.trap.cause = if is_user { Cause::TlbMiss } else { Cause::KernelTlbMiss };
         self.charge(self.costs.trap + self.costs.l2tlb_hit);
-        let index = self.write_from_l2tlb(&entry, vaddr);
+        let index = self.write_from_l2tlb(way, vaddr);
         self.vcpu.settle_trap();
         Some(index)
+    }
+
+    /// Where the second-level TLB has a valid page at an address as the TLB sees it.
+    #[inline(always)]
+    fn answer_in_l2tlb(&self, key: u64) -> Option<usize> {
+        let l2tlb = &self.vcpu.l2tlb;
+        l2tlb.find(key, self.asid()).filter(|way| l2tlb.lo(*way, half_of(key)) & entry_lo::V != 0)
     }
 
     /// A hardware entry matches but does not allow the access.
@@ -311,13 +314,13 @@ impl Running<'_> {
         merged(Mpn(row.mpn), protection, row.writable != 0)
     }
 
-    /// Writes an entry of the second-level TLB's for an address that no hardware entry matches. Where.
-    #[inline]
-    fn write_from_l2tlb(&mut self, entry: &L2Entry, wanted: u64) -> usize {
-        let L2Entry { vpn2, asid, global, lo, origin } = *entry;
-        let page = entry_lo::address(lo[half_of(wanted)]);
+    /// Writes the entry at a place in the second-level TLB for an address that no hardware entry matches. Where.
+    #[inline(always)]
+    fn write_from_l2tlb(&mut self, way: usize, wanted: u64) -> usize {
+        let page = entry_lo::address(self.vcpu.l2tlb.lo(way, half_of(wanted)));
         self.cpu.memory().prefetch(MachineAddr(page | (wanted & (PAGE_BYTES - 1))));
         let index = self.next_victim();
+        let L2Entry { vpn2, asid, global, lo, origin } = self.vcpu.l2tlb.get(way);
         self.cpu.tlb_write_apart(index, vpn2, asid, global, lo);
         self.shadow.origins[index] = origin;
         self.note_insert(index);
@@ -325,6 +328,7 @@ impl Running<'_> {
     }
 
     /// The oldest hardware entry.
+    #[inline]
     fn next_victim(&mut self) -> usize {
         let victim = self.shadow.next_victim;
         self.shadow.next_victim = if victim + 1 == self.cpu.tlb().len() { 0 } else { victim + 1 };

@@ -52,6 +52,14 @@ impl<R: Row> Table<R> {
         unsafe { self.region.base().cast::<R>().add(row).read() }
     }
 
+    /// What `look` finds in a row.
+    #[inline(always)]
+    pub fn look<T>(&self, row: usize, look: impl FnOnce(&R) -> T) -> T {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        // SAFETY: as in `get`; the reference ends here, and nobody writes the table meanwhile (file's head).
+        look(unsafe { &*self.region.base().cast::<R>().add(row) })
+    }
+
     /// Has the host fetch a row that will be asked for soon.
     #[inline]
     pub fn prefetch(&self, row: usize) {

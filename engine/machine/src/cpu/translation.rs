@@ -149,17 +149,18 @@ impl HostTranslations {
             return self.flush();
         }
         for page in (vaddr..vaddr + bytes).step_by(PAGE_BYTES as usize) {
-            self.remove_page(page);
+            self.remove_page_if(page, true);
         }
     }
 
-    /// Forgets a page in every context, and whatever may be an alias of it.
+    /// If `is_known`, forgets a page in every context, and whatever may be an alias of it. Without a branch: which pages of
+    /// an entry are known, the host cannot foresee.
     #[inline]
-    pub(super) fn remove_page(&mut self, page: u64) {
-        let entry = &mut self.entries[index_of(page)];
-        if (entry.tag ^ page) & TLB_PAGE_BITS == 0 {
-            *entry = EMPTY;
-        }
+    pub(super) fn remove_page_if(&mut self, page: u64, is_known: bool) {
+        let tag = &mut self.entries[index_of(page)].tag;
+        let is_its = (*tag ^ page) & TLB_PAGE_BITS == 0;
+        // All ones is the tag that nothing matches.
+        *tag |= u64::from(is_its & is_known).wrapping_neg();
     }
 
     /// The machine address of `vaddr`, if it is remembered.
