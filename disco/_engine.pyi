@@ -18,6 +18,7 @@ __all__ = [
     "Followed",
     "InstructionRow",
     "PageFault",
+    "Paused",
     "PostedWrites",
     "Rings",
     "VcpuStopped",
@@ -102,6 +103,17 @@ class VcpuStopped:
     cycle: int
 
 @final
+class Paused:
+    """A vCPU that somebody debugs has paused before the instruction at `pc`, until `Engine.go_on`."""
+
+    vm: int
+    vcpu: int
+    #: "breakpoint" or "step".
+    cause: str
+    pc: int
+    cycle: int
+
+@final
 class Followed:
     """A miss that `Engine.follow` waited for, complete.
 
@@ -112,7 +124,7 @@ class Followed:
     vcpu: int
     steps: list[dict[str, Any]]
 
-Event = PageFault | DeviceAccess | PostedWrites | VcpuStopped | Followed
+Event = PageFault | DeviceAccess | PostedWrites | VcpuStopped | Paused | Followed
 
 @final
 class Engine:
@@ -319,6 +331,10 @@ class Engine:
     # -- looking ----------------------------------------------------------------------------
     def follow(self, vm: int, kind: str) -> None:
         """Records the next miss of this kind: "any", "l2tlb", "forwarded", "kernel", "page fault"."""
+    def set_breakpoints(self, vm: int, addresses: Sequence[int]) -> None:
+        """vCPUs of the VM pause before the instructions at these virtual addresses, and at no others."""
+    def go_on(self, vm: int, *, vcpu: int = 0, steps: int | None = None) -> None:
+        """Paused vCPUs of the VM go on; `vcpu` for so many instructions, if that is said."""
     def read_virtual(self, vm: int, vcpu: int, vaddr: int, length: int) -> bytes:
         """Reads through the guest's own translation, without side effects. ValueError where it has none."""
 

@@ -6,6 +6,7 @@ The engine runs until something has to be decided and returns that as events. He
     DeviceAccess    a register was read or written: the device of that VM answers
     PostedWrites    registers whose writes can wait were written
     VcpuStopped     a vCPU cannot go on: an orderly power-off, or the end of that VM with a report
+    Paused          a vCPU that somebody debugs has paused
     Followed        a miss that somebody wanted to see, complete
 
 A VM that asks for the impossible ends alone; nothing that a guest does raises an error out of `run`.
@@ -33,6 +34,7 @@ from disco._engine import (
     Engine,
     Followed,
     PageFault,
+    Paused,
     PostedWrites,
     VcpuStopped,
 )
@@ -80,6 +82,7 @@ class Outcome(Enum):
     SIMULATED_TIME = "the simulated time is over"
     WALL_TIME = "the wall time is over"
     IDLE = "every VM waits for something that nobody will do"
+    PAUSED = "a vCPU has paused at a breakpoint or after its steps"
 
 
 class Monitor(Closing):
@@ -167,6 +170,7 @@ class Monitor(Closing):
             PostedWrites: self._posted_writes,
             VcpuStopped: self._vcpu_stopped,
             Followed: self._was_followed,
+            Paused: self._was_paused,
         }
 
     def close(self) -> None:
@@ -376,7 +380,7 @@ class Monitor(Closing):
         wall_seconds: float | None = None,
         until: Callable[[], bool] | None = None,
     ) -> Outcome:
-        """Runs all booted VMs until each has ended, or a limit is reached.
+        """Runs all booted VMs until each has ended, one pauses, or a limit is reached. Who has paused goes on.
 
         Args:
             seconds: limit of simulated time from now, to the end of a round.
@@ -388,6 +392,7 @@ class Monitor(Closing):
         """
         end = None if seconds is None else self.now + self.machine.cycles(seconds)
         start = time.perf_counter()
+        self._let_go_on()
         try:
             with _deferred_interrupt() as raise_if_interrupted:
                 while any(vm.is_running for vm in self._living.values()):
@@ -404,6 +409,8 @@ class Monitor(Closing):
                         return Outcome.WALL_TIME
                     if not self._run_slice(end):
                         return Outcome.IDLE
+                    if self._has_paused:
+                        return Outcome.PAUSED
             return Outcome.ENDED
         finally:
             self.clock.wall_seconds += time.perf_counter() - start
@@ -426,7 +433,19 @@ class Monitor(Closing):
                 return engine.next_event() is not None
             self._handle(events)
             self._deliver_frames()
+            if self._has_paused:
+                break
         return True
+
+    @property
+    def _has_paused(self) -> bool:
+        return any(vm.paused is not None for vm in self._living.values())
+
+    def _let_go_on(self) -> None:
+        for vm in self._living.values():
+            if vm.paused is not None:
+                vm.paused = None
+                self._engine.go_on(vm.number)
 
     def _tell_balloons(self) -> None:
         """What the overcommit policy wants of the VMs, if it is its turn."""
@@ -518,6 +537,9 @@ class Monitor(Closing):
         else:
             self._stop(vm, vcpu=event.vcpu, cause=f"{event.cause}: {event.detail}")
 
+    def _was_paused(self, vm: VirtualMachine, event: Paused) -> None:
+        vm.paused = vm.paused or event
+
     def _was_followed(self, vm: VirtualMachine, event: Followed) -> None:
         self._followed.append(event)
 
@@ -599,6 +621,30 @@ class Monitor(Closing):
         unchanged ("candidates"), "compared", "merged", of these full of zeros ("merged_zero"), and of
         the merged ones those that were written to later ("broken")."""
         return self._engine.content_counts()
+
+    def step(self, vm: VirtualMachine, count: int = 1, *, vcpu: int = 0) -> Paused | None:
+        """Runs until a vCPU has executed so many instructions more, or pauses before that at a breakpoint.
+
+        Other vCPUs and VMs run meanwhile, to the end of a round. A branch and its delay slot count as two and
+        are not parted.
+
+        Returns:
+            Where it has paused, or None if the VM ended or waits for ever before that.
+
+        Raises:
+            ConfigError: less than one instruction, or a vCPU that the VM does not have.
+        """
+        if count < 1 or not 0 <= vcpu < vm.vcpu_count:
+            raise ConfigError(
+                f"VM '{vm.name}': {count} steps of vCPU {vcpu} asked;"
+                f" 1 or more are possible, of vCPU 0 to {vm.vcpu_count - 1}"
+            )
+        if not vm.is_running:
+            return None
+        vm.paused = None
+        self._engine.go_on(vm.number, vcpu=vcpu, steps=count)
+        self.run()
+        return vm.paused
 
     def follow(self, vm: VirtualMachine, kind: str = "any") -> Followed | None:
         """Runs until the VM's next miss of this kind is through all its steps.

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from disco._engine import Engine
+from disco._engine import Engine, Paused
 from disco.devices.uart import Uart
 from disco.devices.virtio.block import PageReader
 from disco.devices.virtio.net import VirtioNet
@@ -134,6 +134,7 @@ class VirtualMachine:
         hvc: what it has printed on its virtio console, if it has one.
         status: where the VM is in its life.
         error: why it was stopped, or None.
+        paused: where a vCPU of it has paused since the last `run`, or None.
     """
 
     def __init__(
@@ -157,6 +158,7 @@ class VirtualMachine:
         self.hvc = Console()
         self.status = Status.CREATED
         self.error: DiscoError | None = None
+        self.paused: Paused | None = None
         self._software: Software | None = software
         self._engine = engine
         self._final: Final | None = None
@@ -316,6 +318,31 @@ class VirtualMachine:
         if self._final is not None:
             return self._final.registers[vcpu]
         return self._engine.vcpu_registers(self.number, vcpu)
+
+    def set_breakpoints(self, *addresses: int) -> None:
+        """Has a vCPU pause before the instruction at any of these virtual addresses, and at no others.
+
+        `Monitor.run` returns `Outcome.PAUSED` then, `paused` says where, and the next `run` goes on. An
+        instruction in a delay slot does not pause.
+
+        Raises:
+            ConfigError: one is no address of an instruction.
+        """
+        for address in addresses:
+            if not 0 <= address < 1 << 64 or address % 4:
+                raise ConfigError(
+                    f"VM '{self.name}': breakpoint {address:#x} asked; multiples of 4 below 2^64 are possible"
+                )
+        if self._final is None:
+            self._engine.set_breakpoints(self.number, addresses)
+
+    def read(self, address: int, length: int, *, vcpu: int = 0) -> bytes:
+        """Bytes at a virtual address, as a vCPU sees it now.
+
+        Raises:
+            ValueError: the guest has no translation there.
+        """
+        return self._engine.read_virtual(self.number, vcpu, address, length)
 
     def has_printed(self, text: str) -> bool:
         """Whether `text` is on the console."""

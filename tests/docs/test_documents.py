@@ -151,7 +151,7 @@ def test_the_cycles_of_each_story_add_up():
 @pytest.mark.slow
 @pytest.mark.usefixtures("debian")
 def test_the_example_of_the_readme_runs_as_written():
-    (example,) = blocks(ROOT / "README.md", "python")
+    example, _ = blocks(ROOT / "README.md", "python")
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=600
     )

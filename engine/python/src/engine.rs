@@ -440,6 +440,15 @@ impl Engine {
         Ok(dict)
     }
 
+    fn set_breakpoints(&mut self, vm: u32, addresses: Vec<u64>) -> PyResult<()> {
+        self.monitor.set_breakpoints(vm, &addresses).map_err(to_py)
+    }
+
+    #[pyo3(signature = (vm, *, vcpu = 0, steps = None))]
+    fn go_on(&mut self, vm: u32, vcpu: u32, steps: Option<u64>) -> PyResult<()> {
+        self.monitor.go_on(vm, steps.map(|steps| (vcpu, steps))).map_err(to_py)
+    }
+
     fn follow(&mut self, vm: u32, kind: &str) -> PyResult<()> {
         let known = MissKind::NAMES;
         let Some((_, kind)) = known.iter().find(|(name, _)| *name == kind) else {

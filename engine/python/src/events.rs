@@ -63,6 +63,16 @@ pub struct VcpuStopped {
     cycle: u64,
 }
 
+/// A vCPU that somebody debugs has paused.
+#[pyclass(frozen, get_all, module = "disco._engine")]
+pub struct Paused {
+    vm: u32,
+    vcpu: u32,
+    cause: &'static str,
+    pc: u64,
+    cycle: u64,
+}
+
 /// A miss with all its steps.
 #[pyclass(frozen, get_all, module = "disco._engine")]
 pub struct Followed {
@@ -111,6 +121,9 @@ pub fn event_to_py(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
         Event::VcpuStopped { vm, vcpu, cpu: _, cause, pc, cycle } => {
             VcpuStopped { vm, vcpu, cause: cause.name(), detail: cause.detail(), pc, cycle: cycle.0 }
                 .into_py_any(py)
+        }
+        Event::Paused { vm, vcpu, cpu: _, cause, pc, cycle } => {
+            Paused { vm, vcpu, cause: cause.name(), pc, cycle: cycle.0 }.into_py_any(py)
         }
         Event::Followed { vm, vcpu, cpu: _, steps, cycle: _ } => {
             let steps = steps.into_iter().map(|step| step_to_py(py, step)).collect::<PyResult<Vec<_>>>()?;

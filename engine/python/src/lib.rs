@@ -38,7 +38,7 @@ mod _engine {
     #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
-    use super::events::{DeviceAccess, Followed, PageFault, PostedWrites, VcpuStopped};
+    use super::events::{DeviceAccess, Followed, PageFault, Paused, PostedWrites, VcpuStopped};
     #[pymodule_export]
     use super::rows::{InstructionRow, instruction_rows};
     #[pymodule_export]
@@ -62,7 +62,7 @@ mod _engine {
         }
         module.add("cost_meanings", meanings)?;
         let mut event = module.getattr("PageFault")?;
-        for class in ["DeviceAccess", "PostedWrites", "VcpuStopped", "Followed"] {
+        for class in ["DeviceAccess", "PostedWrites", "VcpuStopped", "Paused", "Followed"] {
             event = event.bitor(module.getattr(class)?)?;
         }
         module.add("Event", event)?;

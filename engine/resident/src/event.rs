@@ -2,6 +2,7 @@
 
 use machine::{Cycles, NodeId, PhysAddr, Ppn};
 
+use crate::debug::PauseCause;
 use crate::follow::Step;
 use machine::windows::PostedWrite;
 
@@ -65,6 +66,8 @@ pub enum Event {
     PostedWrites { vm: u32, writes: Vec<PostedWrite> },
     /// A vCPU that will not run again.
     VcpuStopped { vm: u32, vcpu: u32, cpu: u16, cause: StopCause, pc: u64, cycle: Cycles },
+    /// A vCPU that somebody debugs has paused before the instruction at `pc`.
+    Paused { vm: u32, vcpu: u32, cpu: u16, cause: PauseCause, pc: u64, cycle: Cycles },
     /// The miss that somebody asked to follow.
     Followed { vm: u32, vcpu: u32, cpu: u16, steps: Vec<Step>, cycle: Cycles },
 }
@@ -77,6 +80,7 @@ impl Event {
             Event::PageFault { cycle, cpu, .. }
             | Event::DeviceAccess { cycle, cpu, .. }
             | Event::VcpuStopped { cycle, cpu, .. }
+            | Event::Paused { cycle, cpu, .. }
             | Event::Followed { cycle, cpu, .. } => (*cycle, *cpu),
         }
     }
@@ -88,6 +92,7 @@ impl Event {
             | Event::DeviceAccess { vm, .. }
             | Event::PostedWrites { vm, .. }
             | Event::VcpuStopped { vm, .. }
+            | Event::Paused { vm, .. }
             | Event::Followed { vm, .. } => *vm,
         }
     }

@@ -16,6 +16,7 @@
 pub mod blocks;
 pub mod costs;
 pub mod counters;
+pub mod debug;
 pub mod emulate;
 pub mod event;
 pub mod follow;

@@ -577,6 +577,44 @@ impl Monitor {
         Ok(())
     }
 
+    /// Pauses vCPUs of the VM before the instructions at these addresses, and at no others. With none, they are executed as
+    /// ever once they have been told to go on.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`].
+    pub fn set_breakpoints(&mut self, vm: u32, addresses: &[u64]) -> Result<()> {
+        for vcpu in &mut self.vm(vm)?.vcpus {
+            if !addresses.is_empty() || vcpu.debugger.is_some() {
+                vcpu.debugger.get_or_insert_default().set_breakpoints(addresses.iter().copied());
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets paused vCPUs of the VM go on. `steps`: one of them, whatever its state, pauses after so many instructions.
+    ///
+    /// # Errors
+    /// [`MonitorError::NoVm`].
+    pub fn go_on(&mut self, vm: u32, steps: Option<(u32, u64)>) -> Result<()> {
+        for (index, vcpu) in (0..).zip(&mut self.vm(vm)?.vcpus) {
+            let count = steps.filter(|(stepped, _)| *stepped == index).map(|(_, count)| count);
+            let is_paused = vcpu.state == VcpuState::Paused;
+            if count.is_some() {
+                vcpu.debugger.get_or_insert_default();
+            }
+            if let Some(debugger) = vcpu.debugger.as_mut().filter(|_| is_paused || count.is_some()) {
+                debugger.go_on(vcpu.counters.instructions, count);
+            }
+            if is_paused {
+                vcpu.state = VcpuState::Ready;
+            }
+            if vcpu.debugger.as_ref().is_some_and(|debugger| debugger.is_idle()) {
+                vcpu.debugger = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Records from now on what the services of the VM's kernel cost.
     ///
     /// # Errors

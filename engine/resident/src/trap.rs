@@ -117,7 +117,7 @@ impl Monitored<'_> {
         self.on(cpu).resume();
         while self.vcpu.state == VcpuState::Ready {
             self.on(cpu).take_interrupt();
-            if cpu.now >= until {
+            if cpu.now >= until || self.pauses(cpu) {
                 return;
             }
             self.execute(cpu, until.min(self.vcpu.cp0.next_timer()));
@@ -127,8 +127,9 @@ impl Monitored<'_> {
     /// Lets guest instructions run, and the traps between them be taken.
     fn execute(&mut self, cpu: &mut Cpu, until: Cycles) {
         self.begin(cpu);
-        // A follower wants to see each instruction.
-        let until = if self.is_recording() { until.min(Cycles(cpu.now.0 + 1)) } else { until };
+        // A follower wants to see each instruction, and a debugger may pause behind it.
+        let is_single = self.is_recording() || self.vcpu.debugger.is_some();
+        let until = if is_single { until.min(Cycles(cpu.now.0 + 1)) } else { until };
         let stop = cpu.run_monitored(self, until);
         if !matches!(stop, Stop::Until | Stop::LookAround) {
             unreachable!("a monitored CPU traps instead of {stop:?}")
@@ -136,12 +137,21 @@ impl Monitored<'_> {
         self.account(cpu);
     }
 
+    /// Pauses the vCPU if its debugger says so. Whether it does.
+    fn pauses(&mut self, cpu: &Cpu) -> bool {
+        let Some(debugger) = &self.vcpu.debugger else { return false };
+        let Some(cause) = debugger.pauses(cpu.regs.pc, self.vcpu.counters.instructions) else { return false };
+        self.vcpu.state = VcpuState::Paused;
+        let (vm, vcpu) = (self.vm, self.vcpu_index);
+        self.events.push(Event::Paused { vm, vcpu, cpu: cpu.id, cause, pc: cpu.regs.pc, cycle: cpu.now });
+        true
+    }
+
     /// Whether the guest's instructions go on after a trap before which the timer was due at `timer`.
     #[inline]
     fn goes_on(&self, timer: Cycles) -> Taken {
-        let goes_on = self.vcpu.cp0.next_timer() == timer
-            && !self.vcpu.cp0.interrupt_ready()
-            && self.vcpu.follower.is_none();
+        let goes_on =
+            self.vcpu.cp0.next_timer() == timer && !self.vcpu.cp0.interrupt_ready() && !self.vcpu.is_watched();
         if goes_on { Taken::Resume } else { Taken::LookAround }
     }
 
@@ -239,7 +249,7 @@ impl Running<'_> {
                 self.complete_access(&pending.access, answer);
             }
             VcpuState::Ready | VcpuState::Waiting | VcpuState::Faulted(_) | VcpuState::Postponed(_) => {}
-            state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Stopped(_)) => {
+            state @ (VcpuState::Off | VcpuState::Starting(_) | VcpuState::Paused | VcpuState::Stopped(_)) => {
                 unreachable!("a {state:?} vCPU is not run")
             }
         }

@@ -11,6 +11,7 @@ use machine::services::{Moment, Recorder};
 use machine::{BusAccess, Cp0, Cpu, CpuConfig, Cycles, Exception, MachineMemory, NodeId, Ppn, Registers, Tlb};
 
 use crate::counters::{ByCause, Cause, Counters};
+use crate::debug::Debugger;
 use crate::event::StopCause;
 use crate::follow::Follower;
 use crate::l2tlb::{L2Tlb, Origin, SLOTS};
@@ -33,6 +34,8 @@ pub enum VcpuState {
     Postponed(Cycles),
     /// It waits for the answer to a device access.
     Accessing(PendingAccess),
+    /// Somebody debugs it; it goes on when it is told to.
+    Paused,
     /// It will not run again.
     Stopped(StopCause),
 }
@@ -82,6 +85,8 @@ pub struct Vcpu {
     pub counters: Counters,
     /// Set while somebody wants to follow a miss.
     pub follower: Option<Box<Follower>>,
+    /// Set while somebody debugs it.
+    pub debugger: Option<Box<Debugger>>,
     /// Follows the services of the guest's kernel, if somebody wants to know.
     pub recorder: Option<Box<Recorder<ByCause>>>,
     /// What the trap being handled has cost so far.
@@ -117,6 +122,7 @@ impl Vcpu {
             lines: 0,
             counters: Counters::default(),
             follower: None,
+            debugger: None,
             recorder: None,
             trap: TrapCost::default(),
             vector_faults: 0,
@@ -186,7 +192,12 @@ impl Vcpu {
 
     /// Whether somebody looks at each of its traps, so that all of them must be handled one by one.
     pub fn is_observed(&self) -> bool {
-        self.follower.is_some() || self.recorder.is_some()
+        self.is_watched() || self.recorder.is_some()
+    }
+
+    /// Whether somebody looks at each of its instructions.
+    pub fn is_watched(&self) -> bool {
+        self.follower.is_some() || self.debugger.is_some()
     }
 
     /// Where it is in its own time.
@@ -221,7 +232,7 @@ impl Vcpu {
             VcpuState::Accessing(pending) => pending.answer.is_some(),
             VcpuState::Waiting => self.is_woken(now),
             VcpuState::Postponed(until) => now >= *until,
-            VcpuState::Off | VcpuState::Faulted(_) | VcpuState::Stopped(_) => false,
+            VcpuState::Off | VcpuState::Faulted(_) | VcpuState::Paused | VcpuState::Stopped(_) => false,
         }
     }
 
