@@ -626,7 +626,7 @@ class Monitor(Closing):
         """Runs until a vCPU has executed so many instructions more, or pauses before that at a breakpoint.
 
         Other vCPUs and VMs run meanwhile, to the end of a round. A branch and its delay slot count as two and
-        are not parted.
+        are not parted. An interrupt that has become due is taken first.
 
         Returns:
             Where it has paused, or None if the VM ended or waits for ever before that.
