@@ -194,7 +194,7 @@ impl Store {
     /// [`BufferError`] when the host refuses.
     pub fn new(options: Options) -> Result<Arc<Store>, BufferError> {
         let mut buffer = CodeBuffer::new(options.buffer_bytes)?;
-        let mut emitter = Emitter::new(buffer.address());
+        let mut emitter = Emitter::new(buffer.address(), 0);
         let thunks = Thunks::emit(&mut emitter);
         let code = emitter.finish();
         buffer.write(0, &code);

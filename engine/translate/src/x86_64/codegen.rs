@@ -131,7 +131,8 @@ pub fn generate(
     base: usize,
 ) -> Translation {
     let Plan { region, pins, flow, entry_points, float_model } = plan;
-    let mut emitter = Emitter::new(base);
+    let insns = region.blocks.iter().map(|block| block.count).sum();
+    let mut emitter = Emitter::new(base, insns);
     let labels = region.blocks.iter().map(|_| emitter.new_label()).collect();
     let site = Site { index: 0, not_executed: 0, is_slot: false };
     let mut codegen = Codegen {

@@ -232,9 +232,14 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    /// For code that will run at `base`.
-    pub fn new(base: usize) -> Emitter {
-        Emitter { ops: VecAssembler::new(base), base }
+    /// For code that will run at `base`, with room for what `insns` guest instructions mostly take.
+    pub fn new(base: usize, insns: usize) -> Emitter {
+        const BYTES: usize = 72;
+        const LABELS: usize = 3;
+        const REFERENCES: usize = 5;
+        let ops =
+            VecAssembler::new_with_capacity(base, BYTES * insns, 0, 0, LABELS * insns, insns, REFERENCES * insns);
+        Emitter { ops, base }
     }
 
     /// The address of what is emitted next.
