@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -137,9 +137,24 @@ impl Background {
     }
 }
 
+/// The next job; `None` when nobody can send any more. Where code is new, jobs follow each other within this time, and to
+/// wake a thread that has gone to sleep costs the CPU that sends as much as it interprets meanwhile.
+fn next(waiting: &Receiver<Job>) -> Option<Job> {
+    const AWAKE: Duration = Duration::from_micros(100);
+    let start = Instant::now();
+    loop {
+        match waiting.try_recv() {
+            Ok(job) => return Some(job),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if start.elapsed() >= AWAKE => return waiting.recv().ok(),
+            Err(TryRecvError::Empty) => std::hint::spin_loop(),
+        }
+    }
+}
+
 /// The thread: translates until nobody can send any more.
 fn work(store: &Weak<Store>, waiting: &Receiver<Job>) {
-    for Job { run, request, answers } in waiting {
+    while let Some(Job { run, request, answers }) = next(waiting) {
         let Some(store) = store.upgrade() else { return };
         let start = Instant::now();
         let made = store.translate(&request);
