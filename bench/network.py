@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from bench import qemu
 from bench.debian import Debian
-from bench.session import PREFIX, QEMU, Row, Session
+from bench.session import NETWORK, PREFIX, QEMU, Row, Session
 from disco.guests import initramfs
 
 _NAME = "iperf3"
@@ -62,7 +62,7 @@ def sessions(debian: Debian, *, is_quick: bool, wanted: Container[str]) -> list[
     )
     return [
         Session(
-            name="network",
+            name=NETWORK,
             rows=(row,),
             boots=boots,
             guests=2,

@@ -22,6 +22,8 @@ USERLAND = USERLAND_REACHED.decode()
 #: What all other marks begin with.
 PREFIX = "bench: "
 
+#: The session of VMs that talk to each other.
+NETWORK = "network"
 DISCO = "disco"
 QEMU = "qemu"
 

@@ -187,8 +187,8 @@ def test_goals_of_all_sessions_are_told_of_the_worst() -> None:
         facts = {"python_share": share, "translation_share": 0.2, "guest_bytes": 0}
         return run(DISCO, **facts, peak_bytes=peak_mib << 20)
 
-    runs = {"boot": [one(0.01, 69)], "other": [one(0.02, 30)]}
-    python, translator, memory = figures.disco_goals(runs, {"boot": 1, "other": 1})
+    runs = {"boot": [one(0.01, 69)], "other": [one(0.02, 30)], "network": [one(0.2, 30)]}
+    python, translator, memory = figures.disco_goals(runs, dict.fromkeys(runs, 1))
     assert ("other" in python.what, python.value, python.is_met) == (True, 2.0, True)
     assert (translator.value, translator.is_met) == (20.0, False)
     assert ("boot" in memory.what, memory.value, memory.limit) == (True, 69.0, 68.0)
