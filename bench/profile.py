@@ -38,7 +38,9 @@ PARTS = (
     ),
     (
         "TLB, addresses",
-        re.compile(r"machine::tlb|cpu::data|cpu::translation|find_code|Cpu>?::(?:forget|look|remember)|segments"),
+        re.compile(
+            r"machine::tlb|cpu::data|cpu::translation|find_code|Cpu>?::(?:forget|look|remember)|segments"
+        ),
     ),
     ("monitor", re.compile(r"resident::|cpu::system|cp0")),
     ("engine, other", re.compile(r"_engine")),
