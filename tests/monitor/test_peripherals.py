@@ -20,8 +20,17 @@ READ = f"""{AT}
         nop
 {PRINT_OK}"""
 
-#: A store has the device raise its line, which the guest waits for and another store lowers; then it prints
-#: what Cause.IP says before and after.
+#: Prints whether the line is high, as Cause.IP says.
+PRINT_LINE = """
+        mfc0  a0, c0_cause
+        srl   a0, a0, 10
+        andi  a0, a0, 1
+        addiu a0, a0, 0x30
+        bal   print
+        nop
+"""
+
+#: A store has the device raise its line, which the guest waits for and another store lowers.
 INTERRUPT = f"""{AT}
         mfc0  t0, c0_status
         li    t1, 0x0401                        # IM2, and no IE
@@ -31,19 +40,9 @@ INTERRUPT = f"""{AT}
         sw    s2, 4(s2)
         ehb
         wait
-        mfc0  a0, c0_cause
-        srl   a0, a0, 10
-        andi  a0, a0, 1
-        addiu a0, a0, 0x30
-        bal   print
-        nop
+{PRINT_LINE}
         sw    zero, 4(s2)
-        mfc0  a0, c0_cause
-        srl   a0, a0, 10
-        andi  a0, a0, 1
-        addiu a0, a0, 0x30
-        bal   print
-        nop
+{PRINT_LINE}
 {PRINT_OK}"""
 
 

@@ -3,7 +3,7 @@
 //! The call answers what a TLB hit can answer, as the interpreter's slow path would, and remembers it
 //! in the translations. What it refuses (faults, devices, stores to code) goes aside.
 
-use dynasmrt::{DynasmApi, DynasmLabelApi, dynasm};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, dynasm};
 use machine::cpu::Layout;
 use mips::{Insn, Op};
 
@@ -143,12 +143,8 @@ impl Codegen<'_> {
         let (missed, done) = (self.emitter.new_label(), self.emitter.new_label());
         let site = self.site;
         let aside = self.aside_here();
-        self.address_in_rax(insn);
-        self.translate(Layout::CPU.loads, bytes, Virtual::IN_RAX, missed);
+        self.host_and_machine_address(insn, Layout::CPU.loads, bytes, missed);
         dynasm!(self.emitter.ops()
-            ; add rcx, rax
-            ; mov rax, rcx
-            ; sub rax, [rbp + field(Layout::CPU.memory)]
             ; mov [rbp + field(Layout::CPU.ll_address)], rax
             ; shr rax, 4
             ; mov [rbp + field(Layout::CPU.ll_addr)], rax
@@ -175,12 +171,8 @@ impl Codegen<'_> {
         let site = self.site;
         let aside = self.aside_here();
         let value = self.place(insn.rt);
-        self.address_in_rax(insn);
-        self.translate(Layout::CPU.stores, bytes, Virtual::IN_RAX, missed);
+        self.host_and_machine_address(insn, Layout::CPU.stores, bytes, missed);
         dynasm!(self.emitter.ops()
-            ; add rcx, rax
-            ; mov rax, rcx
-            ; sub rax, [rbp + field(Layout::CPU.memory)]
             ; movzx edx, BYTE [rbp + field(Layout::CPU.ll_bit)]
             ; mov BYTE [rbp + field(Layout::CPU.ll_bit)], 0
             ; test edx, edx
@@ -205,6 +197,18 @@ impl Codegen<'_> {
             codegen.emitter.jump(done);
         });
         self.write(insn.rt, RAX);
+    }
+
+    /// rcx = the host address that an aligned access of `insn` leads to, rax = the machine address; with the virtual one in
+    /// rax to `missed` if the host translations at `cache` do not have it.
+    fn host_and_machine_address(&mut self, insn: Insn, cache: usize, bytes: u64, missed: DynamicLabel) {
+        self.address_in_rax(insn);
+        self.translate(cache, bytes, Virtual::IN_RAX, missed);
+        dynasm!(self.emitter.ops()
+            ; add rcx, rax
+            ; mov rax, rcx
+            ; sub rax, [rbp + field(Layout::CPU.memory)]
+        );
     }
 
     /// rax = the value of 4 or 8 bytes at the host address in rcx, zero-extended.
