@@ -326,7 +326,9 @@ class Monitor(Closing):
                 number=number,
                 memory=memory,
                 pages_of=lambda disk: self._reads_of(disk, memory),
-                file_pages=FolderReads(self._folders, memory) if self._folders else None,
+                file_pages=FolderReads(self._folders, memory)
+                if self._folders is not None
+                else None,
             )
         except ConfigError:
             self._pools.remove(number)
@@ -625,8 +627,8 @@ class Monitor(Closing):
     def step(self, vm: VirtualMachine, count: int = 1, *, vcpu: int = 0) -> Paused | None:
         """Runs until a vCPU has executed so many instructions more, or pauses before that at a breakpoint.
 
-        Other vCPUs and VMs run meanwhile, to the end of a round. A branch and its delay slot count as two and
-        are not parted. An interrupt that has become due is taken first.
+        Other vCPUs and VMs run meanwhile, as they would anyway. A branch and its delay slot count as two and
+        are not parted. An interrupt that is due is taken first.
 
         Returns:
             Where it has paused, or None if the VM ended or waits for ever before that.

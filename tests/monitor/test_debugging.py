@@ -68,18 +68,23 @@ def test_steps_are_instructions_and_a_branch_takes_its_slot_along(monitor, tmp_p
     assert vm.console.text == "ok"
 
 
-def test_who_pauses_executes_the_same_as_who_does_not(monitor, tmp_path):
-    counts = []
-    for name, addresses in (("a", ()), ("b", (_address(LATE_OK, "wait:"),))):
-        vm = _boot(monitor, tmp_path, LATE_OK, name)
-        vm.set_breakpoints(*addresses)
-        for _ in range(4):
-            monitor.run(seconds=1)
-        vm.set_breakpoints()
-        assert monitor.run(seconds=1) is Outcome.ENDED
-        assert vm.console.text == "ok"
-        counts.append(vm.usage.counters["instructions"])
-    assert counts[0] == counts[1]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_in_which_somebody_looks_has_the_digest_of_one_in_which_nobody_does(tmp_path, engine):
+    digests = []
+    for is_debugged in (False, True):
+        with Monitor(Machine(nodes=2, cpus=2, memory_mib_per_node=8, engine=engine)) as monitor:
+            vm, _ = (_boot(monitor, tmp_path, LATE_OK, name) for name in ("vm", "other"))
+            pauses = 0
+            if is_debugged:
+                vm.set_breakpoints(_address(LATE_OK, "wait:"))
+                while pauses < 4:
+                    pauses += monitor.run() is Outcome.PAUSED
+                pauses += monitor.step(vm, 7) is not None
+                vm.set_breakpoints()
+            assert monitor.run() is Outcome.ENDED
+            assert pauses == (5 if is_debugged else 0)
+            digests.append(monitor.digest())
+    assert digests[0] == digests[1]
 
 
 def test_a_loop_that_is_hot_pauses_too_and_a_neighbour_goes_on(monitor, tmp_path):

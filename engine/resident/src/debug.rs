@@ -5,7 +5,8 @@
 //! instruction that traps into Disco and is tried again has not been executed meanwhile, so it stops nobody
 //! twice. A branch and its delay slot are one step, and a slot has no breakpoint, as with EJTAG.
 //!
-//! Instructions and what they do are the same as without; time is not, as the CPU goes on to the end of the round.
+//! While it pauses its CPU stands still, as for any decision, and the round is not over: so a run is the same to the last
+//! count, time included, whether somebody looks or not.
 //!
 //! Source: MIPS EJTAG specification, debug single step and instruction breakpoints.
 

@@ -236,11 +236,6 @@ impl L2Tlb {
         (set..set + WAYS).map(move |way| (way, rows.get(way)))
     }
 
-    /// The entry for an address, if there is one.
-    pub fn lookup(&self, vaddr: u64, asid: Asid) -> Option<L2Entry> {
-        self.find(vaddr, asid).map(|way| self.get(way))
-    }
-
     /// Where the entry for an address is, if there is one. Rows are looked at where they are: a copy of one would be put
     /// together in memory, and the host would wait for it.
     #[inline(always)]

@@ -11,7 +11,7 @@
 //!
 //! Reading order: [`pmap`], [`memmap`], [`reserve`], [`l2tlb`] (the tables), [`vcpu`] and [`vm`] (what is virtual),
 //! [`miss`] (the life of a TLB miss), [`emulate`] (privileged instructions), [`trap`] (the dispatcher),
-//! [`schedule`] (who runs where), [`monitor`] (rounds).
+//! [`schedule`] (who runs where), [`monitor`] (rounds), [`debug`] (who pauses).
 
 pub mod blocks;
 pub mod costs;

@@ -396,7 +396,10 @@ impl Monitor {
             self.settle_reserves();
             let events = self.take_events();
             if !events.is_empty() {
-                self.quanta = 0;
+                // That somebody looks makes no round shorter.
+                if !events.iter().all(|event| matches!(event, Event::Paused { .. })) {
+                    self.quanta = 0;
+                }
                 return events;
             }
             self.now = round_end;

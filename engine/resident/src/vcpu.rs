@@ -261,10 +261,10 @@ impl Vcpu {
         waits
     }
 
-    /// Whether it stands still until Python has decided something.
+    /// Whether it stands still until Python has decided something, and its CPU with it.
     pub fn is_blocked(&self) -> bool {
         match &self.state {
-            VcpuState::Faulted(_) => true,
+            VcpuState::Faulted(_) | VcpuState::Paused => true,
             VcpuState::Accessing(pending) => pending.answer.is_none(),
             _ => false,
         }
