@@ -5,6 +5,8 @@
     kernel       any ELF kernel, and where kernel, device tree and initrd go in memory
     initramfs    the cpio archive that a kernel unpacks as its first root
     command      one command run in a guest, and its exit status read from the console
+    identity     who a VM is: what its first program is told
+    executable   the shell of an ELF executable around assembled code
     workload     a demonstration whose results the host can check
     images       recipes: from Debian's packages to a kernel and an initrd
       recipe     what goes into the image `debian-busybox`

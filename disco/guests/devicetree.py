@@ -5,8 +5,8 @@ that a real machine would randomise: the same platform, boot arguments and seed 
 Some properties deserve a word:
 
 - `rng-seed` is a seed stretched to 32 bytes. Without it the kernel waits for entropy that no device of a
-  simulated machine has. `kaslr-seed` is left out: the kernel stays where it was
-  linked, and addresses in a trace mean the same in each run.
+  simulated machine has. `kaslr-seed` is left out: the kernel stays where it was linked, and addresses in a
+  trace mean the same in each run.
 - Each interrupt controller names its parent, and the CPU's own is its own parent: Linux sets them up
   in that order, and the GIC's handler must come after the CPU's or it is overwritten.
 - `syscon-reboot` has only `mask`, the older of its two forms: the kernel writes the whole register

@@ -64,12 +64,12 @@ def plugged(peripheral: Peripheral, socket: Socket) -> Device:
     what = f"peripheral {peripheral.compatible}"
     try:
         device = peripheral.make(socket)
-    except DiscoError:
-        raise
     except Exception as error:
         raise ConfigError(f"{what}: raised {type(error).__name__} when made: {error}") from error
     if not isinstance(device, Device):
         raise ConfigError(f"{what}: {type(device).__name__} made, and a Device is possible")
+    if not isinstance(getattr(device, "name", None), str):
+        raise ConfigError(f"{what}: no name; Device.__init__(name=...) gives it one")
     size = getattr(device, "window_bytes", None)
     if not isinstance(size, int) or not 1 <= size <= PAGE_SIZE:
         raise ConfigError(f"{what}: window_bytes {size!r} asked; 1 to {PAGE_SIZE} are possible")

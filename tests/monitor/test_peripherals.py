@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 from tiny_guests import LATE_OK, PRINT_OK, guest
 
-from disco import ConfigError, Device, GuestStopped, Machine, Monitor, Peripheral, Socket, Status
+from disco import (
+    ConfigError,
+    Device,
+    DeviceError,
+    GuestStopped,
+    Machine,
+    Monitor,
+    Peripheral,
+    Socket,
+    Status,
+)
+from disco.guests.platform import UART_LINE, Platform
 from disco.monitor.vm import VirtualMachine
 
 #: The first peripheral's page, in KSEG1.
@@ -139,6 +150,15 @@ def test_a_device_that_fails_stops_its_vm_alone(monitor, tmp_path, device, cause
     assert (other.status, other.console.text) == (Status.HALTED, "ok")
 
 
+class Nameless(Bell):
+    def __init__(self, socket: Socket) -> None:
+        pass
+
+
+def _fail(socket: Socket) -> Device:
+    raise DeviceError(device="bell", cause="out of order")
+
+
 def _refuse(socket: Socket) -> Device:
     raise KeyError("no such bell")
 
@@ -151,6 +171,8 @@ def _refuse(socket: Socket) -> Device:
         (9 * [Peripheral("disco,bell", Bell)], "9 asked; up to 8 are possible"),
         ([Peripheral("disco,bell", Endless)], "window_bytes 4097 asked; 1 to 4096"),
         ([Peripheral("disco,bell", _refuse)], "disco,bell: raised KeyError when made"),
+        ([Peripheral("disco,bell", _fail)], "disco,bell: raised DeviceError when made"),
+        ([Peripheral("disco,bell", Nameless)], "disco,bell: no name"),
         ([Peripheral("disco,bell", lambda socket: 7)], "int made, and a Device is possible"),
     ],
 )
@@ -165,8 +187,6 @@ def test_what_cannot_be_plugged_in_is_refused_and_nothing_has_changed(
 
 
 def test_peripherals_share_no_line_with_virtio_and_have_sources_of_their_own():
-    from disco.guests.platform import UART_LINE, Platform
-
     def lines(**options: object) -> list[int]:
         platform = Platform(memory_bytes=1 << 22, peripherals=("a,b",) * 3, **options)
         return [slot.line for slot in platform.peripheral_slots]
